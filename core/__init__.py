@@ -1,0 +1,1 @@
+"""The shared core: what every kit trains, converts, serves and observes with."""

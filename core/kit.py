@@ -1,0 +1,73 @@
+"""What a kit fills in: a `Kit` value, a `Task` to train, a `Service` to answer requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+Split = Literal["train", "validation", "test"]
+
+Batch = TypeVar("Batch")
+RequestT = TypeVar("RequestT", contravariant=True)
+ResponseT = TypeVar("ResponseT", covariant=True)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one batch gave: the loss to follow and what to log beside it."""
+
+    loss: Tensor  # scalar
+    logs: Mapping[str, float] = field(default_factory=dict)
+
+
+class Task(Protocol[Batch]):
+    """All that a trainer, a distiller or an exporter may know about a model and its data."""
+
+    model: nn.Module
+
+    def batches(self, split: Split) -> Iterable[Batch]:
+        """Batches of a split; a fresh pass at each call."""
+        ...
+
+    def step(self, batch: Batch) -> Step:
+        """Loss of one batch, with the graph for its backward pass."""
+        ...
+
+    def evaluate(self, split: Split) -> dict[str, float]:
+        """Metrics of the model over a whole split."""
+        ...
+
+    def example(self) -> dict[str, Tensor]:
+        """One input with a batch of 1: what an exporter traces and compares."""
+        ...
+
+
+class Service(Protocol[RequestT, ResponseT]):
+    """The shape of a kit's requests and responses; batching belongs to the server."""
+
+    def decode(self, request: RequestT) -> dict[str, np.ndarray]:
+        """Arrays for one prediction."""
+        ...
+
+    def encode(self, outputs: Mapping[str, np.ndarray]) -> ResponseT:
+        """The answer to one prediction."""
+        ...
+
+
+@dataclass(frozen=True)
+class Kit:
+    """A kit as a value; `kits/<name>/kit.py` holds it as `KIT`.
+
+    The builders import inside, so that a kit's configuration loads no torch.
+    """
+
+    name: str  # = folder in kits/ = folder in configs/
+    schemas: Mapping[str, type]  # verb -> dataclass
+    groups: Mapping[str, Mapping[str, type]]  # config group -> option -> dataclass
+    build_task: Callable[[Any], Task[Any]]
+    build_service: Callable[[Any], Service[Any, Any]]
