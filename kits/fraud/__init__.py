@@ -1,0 +1,1 @@
+"""The fraud kit: transactions over time, scored against fraud."""
