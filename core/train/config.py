@@ -1,0 +1,158 @@
+"""What a training run may be told. Dataclasses only: no torch, so that ``--help`` stays quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+OPTIMIZERS = ("adamw", "sgd")
+SCHEDULES = ("cosine", "warm_restarts", "constant")
+DEVICES = ("auto", "cpu", "cuda", "npu")
+PARALLEL = ("ddp", "fsdp")
+PRECISIONS = ("fp32", "bf16", "fp16", "auto")
+COMPILE = ("off", "on", "auto")
+MODES = ("max", "min")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is not one of {', '.join(choices)}; set {name}")
+
+
+def _check(name: str, value: Any, rule: str, ok: bool) -> None:
+    if not ok:
+        raise ValueError(f"{name}={value!r} is not {rule}; set {name}")
+
+
+@dataclass
+class OptimConfig:
+    """The optimiser, its learning-rate schedule, and what happens to gradients and weights."""
+
+    # adamw or sgd; the fused kernel is used where the device has one.
+    name: str = "adamw"
+    # Peak learning rate, reached at the end of the warm-up.
+    lr: float = 1e-3
+    # Decoupled weight decay for adamw, L2 for sgd; matrices only, never biases and norms.
+    weight_decay: float = 0.01
+    # adamw: decay of the running mean of gradients, and of their squares.
+    beta1: float = 0.9
+    beta2: float = 0.999
+    # sgd: momentum.
+    momentum: float = 0.9
+    # cosine (one half wave to the end), warm_restarts (cosine waves), or constant.
+    schedule: str = "cosine"
+    # Steps of linear warm-up from lr / 100, before any schedule; 0 for none.
+    warmup_steps: int = 0
+    # Lowest learning rate of the cosine schedules, as a share of lr.
+    min_lr_share: float = 0.0
+    # warm_restarts: steps of the first wave (T_0), and growth of each next one (T_mult).
+    restart_steps: int = 1000
+    restart_factor: int = 1
+    # Gradients are scaled down to this norm (over all parameters); null does not clip.
+    clip_norm: float | None = 1.0
+    # Decay per step of an exponential moving average of the weights, which then is what gets
+    # evaluated and kept; null for none.
+    ema_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check names and ranges."""
+        _check_choice("optim.name", self.name, OPTIMIZERS)
+        _check_choice("optim.schedule", self.schedule, SCHEDULES)
+        _check("optim.lr", self.lr, "positive", self.lr > 0)
+        _check("optim.weight_decay", self.weight_decay, "0 or more", self.weight_decay >= 0)
+        for name in ("beta1", "beta2", "momentum"):
+            value = getattr(self, name)
+            _check(f"optim.{name}", value, "in [0, 1)", 0 <= value < 1)
+        _check("optim.warmup_steps", self.warmup_steps, "0 or more", self.warmup_steps >= 0)
+        _check("optim.min_lr_share", self.min_lr_share, "in [0, 1]", 0 <= self.min_lr_share <= 1)
+        _check("optim.restart_steps", self.restart_steps, "1 or more", self.restart_steps >= 1)
+        _check("optim.restart_factor", self.restart_factor, "1 or more", self.restart_factor >= 1)
+        if self.clip_norm is not None:
+            _check("optim.clip_norm", self.clip_norm, "positive or null", self.clip_norm > 0)
+        if self.ema_decay is not None:
+            ok = 0 < self.ema_decay < 1
+            _check("optim.ema_decay", self.ema_decay, "in (0, 1) or null", ok)
+
+
+@dataclass
+class TrainerConfig:
+    """The loop around the optimiser: how long, on what, and what is written down."""
+
+    # Seeds python, numpy, torch and the order of the samples.
+    seed: int = 0
+    # A run shrunk to seconds; kits shrink their data when they see it.
+    smoke: bool = False
+    # New runs go to <runs_dir>/<kit>/<UTC time>.
+    runs_dir: str = "runs"
+    # Continue the run in this directory from its last checkpoint; null starts a new one.
+    run_dir: str | None = None
+    # Passes over the training split.
+    epochs: int = 1
+    # Stop after this many optimiser steps, whatever epochs says; null for no limit.
+    max_steps: int | None = None
+    # Batches whose gradients are summed into one optimiser step.
+    accumulate: int = 1
+    # auto takes the accelerator that torch finds, else the CPU; npu is Ascend.
+    device: str = "auto"
+    # Threads of one torch operation; null leaves torch's choice.
+    num_threads: int | None = None
+    # Under torchrun: ddp (weights on every rank) or fsdp (weights sharded, FSDP2).
+    parallel: str = "ddp"
+    # fp32, bf16 or fp16 autocast; auto measures each and takes the fastest that keeps the loss.
+    precision: str = "fp32"
+    # torch.compile: off, on, or auto (measured, and kept when faster).
+    compile: str = "off"
+    # Measured choices: steps timed for each candidate (two more warm up).
+    measure_steps: int = 10
+    # Measured choices: largest relative change of the mean loss over those steps.
+    loss_tolerance: float = 0.01
+    # Ask torch for deterministic kernels where it has them.
+    deterministic: bool = True
+    # Evaluate the validation split every so many steps; null: at the end of each epoch.
+    evaluate_every_steps: int | None = None
+    # Which of task.evaluate()'s numbers names the best checkpoint, and which way is better;
+    # null keeps the last checkpoint and evaluates nothing.
+    metric: str | None = "loss"
+    metric_mode: str = "min"
+    # Stop after this many evaluations without a better metric; null never does.
+    patience: int | None = None
+    # Save every so many steps, besides each evaluation and the end; null for none.
+    checkpoint_every_steps: int | None = None
+    # Checkpoints kept, newest first; the best one is kept besides.
+    keep_checkpoints: int = 2
+    # Means of loss, logs and speed go to the bar and to TensorBoard every so many steps.
+    log_every_steps: int = 50
+    # Write TensorBoard events to <run>/tensorboard.
+    tensorboard: bool = True
+    # Show a progress bar (a line now and then where there is no terminal).
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        """Check names, ranges and pairs of values."""
+        _check_choice("trainer.device", self.device, DEVICES)
+        _check_choice("trainer.parallel", self.parallel, PARALLEL)
+        _check_choice("trainer.precision", self.precision, PRECISIONS)
+        _check_choice("trainer.compile", self.compile, COMPILE)
+        _check_choice("trainer.metric_mode", self.metric_mode, MODES)
+        counts = ("epochs", "accumulate", "measure_steps", "keep_checkpoints", "log_every_steps")
+        for name in counts:
+            value = getattr(self, name)
+            _check(f"trainer.{name}", value, "1 or more", value >= 1)
+        limits = ("max_steps", "num_threads", "evaluate_every_steps", "checkpoint_every_steps")
+        for name in (*limits, "patience"):
+            value = getattr(self, name)
+            _check(f"trainer.{name}", value, "1 or more, or null", value is None or value >= 1)
+        _check("trainer.seed", self.seed, "0 or more", self.seed >= 0)
+        _check("trainer.loss_tolerance", self.loss_tolerance, "positive", self.loss_tolerance > 0)
+        if self.patience is not None and self.metric is None:
+            raise ValueError(
+                f"trainer.patience={self.patience} has no metric to wait for; set trainer.metric"
+            )
+
+
+@dataclass
+class TrainConfig:
+    """What every kit's train config extends by its own ``data`` and ``model``."""
+
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
