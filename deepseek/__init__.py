@@ -1,1 +1,1 @@
-"""A facade of a few lines: names of the product's brief, re-exported; it holds no logic."""
+"""The project's public names under the import paths of its brief; no logic of its own."""

@@ -1,0 +1,5 @@
+"""Graph layers."""
+
+from kernels.gat import GraphAttentionLayer
+
+__all__ = ["GraphAttentionLayer"]
