@@ -105,7 +105,7 @@ class SFfsdData(DataConfig):
     def __post_init__(self) -> None:
         """Check that a file is named."""
         super().__post_init__()
-        _require(bool(self.path), "path", self.path, "not empty")
+        _require(bool(self.path), "path", self.path, "a path")
 
 
 @dataclass
@@ -127,8 +127,8 @@ class TableData(DataConfig):
     def __post_init__(self) -> None:
         """Check that a file and a mapping are named."""
         super().__post_init__()
-        _require(bool(self.path), "path", self.path, "not empty")
-        _require(bool(self.mapping), "mapping", self.mapping, "not empty")
+        _require(bool(self.path), "path", self.path, "a path")
+        _require(bool(self.mapping), "mapping", self.mapping, "a mapping")
         _require(self.memory_limit_mib >= 64, "memory_limit_mib", self.memory_limit_mib, ">= 64")
         _require(self.chunk_rows >= 1, "chunk_rows", self.chunk_rows, ">= 1")
 
