@@ -8,12 +8,12 @@ Dimensions: n events of one period, R bootstrap samples.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from scipy.stats import beta
 
 from kits.fraud import weighted
+from kits.fraud.scores import Scored
 
 MAX_FPR = 0.003
 TOP_K = 100
@@ -23,40 +23,10 @@ NUM_REPLICATES = 300
 _MAX_CELLS = 1 << 23
 
 
-@dataclass(frozen=True)
-class Scored:
-    """One evaluated period of one model; rows with an unknown label are already left out."""
-
-    score: np.ndarray  # (n,) float, the ranking; larger is more suspicious
-    probability: np.ndarray | None  # (n,) calibrated, or None: no calibration is reported
-    label: np.ndarray  # (n,) 0 or 1
-    day: np.ndarray  # (n,) int
-    account: np.ndarray  # (n,) tokens
-    amount: np.ndarray  # (n,) float >= 0
-    pattern: np.ndarray  # (n,) int8 true pattern, 0 none; for reporting only
-    detectable: np.ndarray  # (n,) bool: the fraud left a trace that was visible at its time
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            column = getattr(self, field.name)
-            if column is not None and np.shape(column) != (len(self.score),):
-                raise ValueError(
-                    f"{field.name} has shape {np.shape(column)}, score has {len(self.score)} rows; "
-                    "give one value per event"
-                )
-        if not np.isfinite(self.score).all():
-            raise ValueError("score is not finite everywhere; look for NaN in the model's input")
-        if not np.isin(self.label, (0, 1)).all():
-            raise ValueError("label is not 0 or 1 everywhere; leave out events of unknown label")
-        probability = self.probability
-        if probability is not None and not ((probability >= 0) & (probability <= 1)).all():
-            raise ValueError("probability is not in [0, 1] everywhere; calibrate the score first")
-
-
 def oracle(scored: Scored) -> Scored:
     """The same period ranked by the truth as far as it was detectable: an upper bound, no model."""
     best = ((scored.label == 1) & scored.detectable).astype(np.float64)
-    return replace(scored, score=best, probability=None)
+    return scored.with_scores(best)
 
 
 def known_compromised(
