@@ -1,0 +1,89 @@
+"""Batches of sample indices in an order that can be repeated, resumed and shared among ranks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+import numpy as np
+
+Batch = TypeVar("Batch", covariant=True)
+
+
+class Batches(Generic[Batch]):
+    """One pass over ``num_samples`` samples: ``collate(indices)`` for each batch of indices.
+
+    The order depends on ``seed`` and the epoch alone. Under ``torchrun`` each rank gets its
+    contiguous slice of the same global batch, so that any number of ranks trains on the same
+    batches; passes that do not shuffle (evaluation) are seen whole by every rank.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        batch_size: int,
+        collate: Callable[[np.ndarray], Batch],
+        *,
+        seed: int,
+        shuffle: bool,
+        drop_last: bool = False,
+    ) -> None:
+        """Describe the pass.
+
+        Args:
+            num_samples: samples in the split.
+            batch_size: samples of the global batch, all ranks together.
+            collate: (n,) int64 indices -> batch of those samples.
+            seed: of the order.
+            shuffle: whether each epoch has its own random order.
+            drop_last: whether a last batch smaller than ``batch_size`` is left out.
+        Raises:
+            ValueError: there is no whole batch, or there are fewer samples in one than ranks.
+        """
+        self.rank = int(os.environ.get("RANK", 0)) if shuffle else 0
+        self.num_ranks = int(os.environ.get("WORLD_SIZE", 1)) if shuffle else 1
+        if batch_size < self.num_ranks:
+            raise ValueError(
+                f"batch_size={batch_size} is below the {self.num_ranks} ranks; give each a sample"
+            )
+        if num_samples < (batch_size if drop_last else 1):
+            raise ValueError(
+                f"num_samples={num_samples} gives no batch of {batch_size}; add data or shrink it"
+            )
+        self.num_samples, self.batch_size, self.collate = num_samples, batch_size, collate
+        self.seed, self.shuffle, self.drop_last = seed, shuffle, drop_last
+        self.epoch, self._num_skip = 0, 0
+        # Of the batch yielded last: this rank's indices, how many of them count in the loss,
+        # and the size of the global batch.
+        self.last_indices = np.empty(0, np.int64)
+        self.last_count = self.last_total = 0
+
+    def __len__(self) -> int:
+        """Batches in a whole pass."""
+        whole, rest = divmod(self.num_samples, self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the next pass."""
+        self.epoch = epoch
+
+    def skip(self, num_batches: int) -> None:
+        """Leave out the first batches of the next pass, without collating them."""
+        self._num_skip = num_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Collated batches, in the order of the epoch."""
+        order = np.arange(self.num_samples, dtype=np.int64)
+        if self.shuffle:
+            np.random.default_rng((self.seed, self.epoch)).shuffle(order)
+        first, self._num_skip = self._num_skip, 0
+        for start in range(first * self.batch_size, len(self) * self.batch_size, self.batch_size):
+            whole = order[start : start + self.batch_size]
+            bounds = np.arange(self.num_ranks + 1) * len(whole) // self.num_ranks
+            own = whole[bounds[self.rank] : bounds[self.rank + 1]]
+            self.last_count, self.last_total = len(own), len(whole)
+            # A small last batch may leave a rank without samples: it computes one that counts
+            # for nothing, because the other ranks wait for its gradients.
+            self.last_indices = own if len(own) else whole[:1]
+            yield self.collate(self.last_indices)
