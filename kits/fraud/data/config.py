@@ -74,24 +74,31 @@ class RingsData(DataConfig):
     """Our own generator: four fraud patterns over accounts, merchants, devices and ips."""
 
     name: str = "rings"
-    num_accounts: int = 6000
-    num_merchants: int = 400
+    num_accounts: int = 12_000
+    num_merchants: int = 2_000
     num_days: int = 120
-    # Legitimate events each account starts per day, on average.
-    events_per_account_day: float = 0.41
+    # Everyday events of an account per day, on average.
+    events_per_account_day: float = 0.2
     # Wanted share of fraudulent events over all patterns.
     fraud_share: float = 0.01
+    # Legitimate look-alikes for each fraudulent scheme: same devices, ips, amounts and rhythm.
+    lookalikes: float = 4.0
+    # Share of a crew's events that touch an account, ip or counterparty of its older frauds.
+    reuse_share: float = 0.4
 
     def __post_init__(self) -> None:
         """Check that the world can be drawn."""
         super().__post_init__()
         _require(self.num_accounts >= 200, "num_accounts", self.num_accounts, ">= 200")
-        _require(self.num_merchants >= 40, "num_merchants", self.num_merchants, ">= 40")
+        _require(self.num_merchants >= 100, "num_merchants", self.num_merchants, ">= 100")
         _require(self.num_days >= 30, "num_days", self.num_days, ">= 30")
         rate = self.events_per_account_day
         _require(rate > 0, "events_per_account_day", rate, "> 0")
         share = self.fraud_share
         _require(0 < share <= 0.2, "fraud_share", share, "above 0 and at most 0.2")
+        _require(self.lookalikes >= 0, "lookalikes", self.lookalikes, ">= 0")
+        share = self.reuse_share
+        _require(0 <= share <= 1, "reuse_share", share, "between 0 and 1")
 
 
 @dataclass
