@@ -1,0 +1,61 @@
+# Two commands for a newcomer: `make fraud` and `make test`. Each works alone from a bare clone.
+# ARGS goes to the command: make fraud ARGS=trainer=smoke, make test ARGS='-k fold'.
+
+PYTHON ?= python3
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+PIP := .venv/bin/python -m pip --disable-pip-version-check
+BUILD_KERNELS := .venv/bin/python -m kernels.build
+BUILD_SETTINGS := pyproject.toml hatch_build.py kernels/build.py
+# What is installed already; the smaller set if nothing is.
+INSTALLED := $(firstword $(wildcard .venv/.dev .venv/.fraud) .venv/.fraud)
+
+.PHONY: help fraud test test-slow lint bench kernels system lock clean
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /make \1|/p' Makefile | column -t -s '|'
+
+fraud: .venv/.fraud ## train the fraud model, compare it with its baselines, write a report
+	@$(BUILD_KERNELS)
+	.venv/bin/python -m kits.fraud.train $(ARGS)
+
+test: .venv/.dev ## the default tests
+	@$(BUILD_KERNELS)
+	.venv/bin/python -m pytest $(ARGS)
+
+test-slow: .venv/.dev ## the slow tests
+	@$(BUILD_KERNELS)
+	.venv/bin/python -m pytest -m slow --timeout=3600 $(ARGS)
+
+lint: .venv/.dev ## format, lint, types, import contracts
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+bench: .venv/.dev ## the benchmarks; results go to benchmarks/results
+	@$(BUILD_KERNELS)
+	.venv/bin/python -m pytest benchmarks -m "" --timeout=0 $(ARGS)
+
+kernels: $(INSTALLED) ## compile the native kernels again if their sources changed
+	@$(BUILD_KERNELS)
+
+system: ## Debian packages that some tests need
+	$(SUDO) apt-get update
+	$(SUDO) apt-get install --yes --no-install-recommends chromium libc6-arm64-cross qemu-user
+
+lock: .venv/.dev ## pin the newest releases that are a week old in requirements
+	sh requirements/lock.sh
+
+clean: ## remove what the other targets made, except the runs
+	rm -rf .venv build kernels/_lib
+
+# A stamp per set of packages: pip runs again only when the lock or the build settings changed.
+.venv/.%: requirements/%.txt $(BUILD_SETTINGS) | .venv/bin/python
+	$(PIP) install --require-hashes -r $<
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: $(PYTHON) is not Python 3.11 or newer; make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
