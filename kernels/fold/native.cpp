@@ -17,13 +17,25 @@ struct Engine {
   SlotMap slots[kMaxRoles];   // by kind
   SlotMap pairs[kMaxRoles];   // account x role
   Array<Entity> entities[kMaxRoles];
-  Array<Ring<kHistory>> history;             // by account
+  Array<Ring<kHistory>> history;               // by account
+  Array<int32_t> account_frauds;               // by account: known frauds, apart for quick look-up
   Array<Ring<kNeighbours>> around[kMaxRoles];  // by kind
   Array<Pair> pair_state[kMaxRoles];
+  Entity no_entity;  // stands for a role that an event leaves empty (token 0); never changed
+  Ring<kNeighbours> no_ring;
+  Pair no_pair;
   Array<Event> events;
   Array<int32_t> event_slot;    // (events, roles)
   Array<double> event_habit;    // (events, roles): what was added to each entity's habit
 };
+
+inline Entity& entity_of(Engine& engine, int role, int32_t slot) {
+  return slot < 0 ? engine.no_entity : engine.entities[role][slot];
+}
+
+inline Ring<kNeighbours>& ring_of(Engine& engine, int role, int32_t slot) {
+  return slot < 0 ? engine.no_ring : engine.around[engine.kind[role]][slot];
+}
 
 // ---- reading and updating one entity ----
 
@@ -315,9 +327,8 @@ void put_around(Sink& sink, Engine& engine, const Ring<kNeighbours>& ring, int32
   double distinct = 0.0, others = 0.0, frauds = 0.0, open_events = 0.0, tainted = 0.0, loud = 0.0;
   const int n = ring.length() < kHistory ? ring.length() : kHistory;
   for (int i = 0; i < n; ++i) {
-    const int32_t at = ring.newest(i);
-    const Event& event = engine.events[at];
-    accounts[i] = engine.event_slot[static_cast<int64_t>(at) * engine.num_roles];
+    const Event& event = engine.events[ring.newest(i)];
+    accounts[i] = event.account;
     int seen_before = 0;
     for (int j = 0; j < i; ++j) seen_before |= accounts[j] == accounts[i];
     if (event.status == 1) frauds += 1.0;
@@ -326,7 +337,7 @@ void put_around(Sink& sink, Engine& engine, const Ring<kNeighbours>& ring, int32
     if (accounts[i] != account) others += 1.0;
     if (seen_before) continue;
     distinct += 1.0;
-    if (accounts[i] != account && engine.entities[0][accounts[i]].known_fraud > 0.0) tainted += 1.0;
+    if (accounts[i] != account && engine.account_frauds[accounts[i]] > 0) tainted += 1.0;
   }
   sink.put("around_count", n);
   sink.put("around_accounts", distinct);
@@ -340,19 +351,19 @@ void put_around(Sink& sink, Engine& engine, const Ring<kNeighbours>& ring, int32
 }
 
 template <typename Sink>
-void put_row(Sink& sink, Engine& engine, const int32_t* slot, const int64_t* pair, int64_t time,
-             double amount, double log_amount) {
+void put_row(Sink& sink, Engine& engine, const int32_t* slot, const int64_t* pair,
+             const Ring<kHistory>& history, int64_t time, double amount, double log_amount) {
   sink.put("amount", amount);
   sink.put("second_of_day", static_cast<double>(time % kDay));
   sink.put("day_of_week", static_cast<double>((time / kDay + 4) % 7));
   for (int r = 0; r < engine.num_roles; ++r) {
     sink.role(r);
-    put_entity(sink, engine.entities[r][slot[r]], time, amount, log_amount);
-    const Ring<kNeighbours>& ring = engine.around[engine.kind[r]][slot[r]];
+    put_entity(sink, entity_of(engine, r, slot[r]), time, amount, log_amount);
+    const Ring<kNeighbours>& ring = ring_of(engine, r, slot[r]);
     if (r == 0) {
-      put_history(sink, engine, engine.history[slot[0]], time);
+      put_history(sink, engine, history, time);
     } else {
-      const Pair& state = engine.pair_state[r][pair[r]];
+      const Pair& state = pair[r] < 0 ? engine.no_pair : engine.pair_state[r][pair[r]];
       sink.put("pair_count", static_cast<double>(state.count));
       sink.put("pair_gap_s", state.count ? static_cast<double>(time - state.last_time)
                                          : not_a_number());
@@ -390,11 +401,11 @@ inline void write_neighbours(Engine& engine, const int32_t* slot, int32_t* out, 
   int column = 0;
   for (int r = 0; r < engine.num_roles; ++r) {
     if (!engine.shared[r]) continue;
-    const Ring<kNeighbours>& ring = engine.around[engine.kind[r]][slot[r]];
+    const Ring<kNeighbours>& ring = ring_of(engine, r, slot[r]);
     const int end = column + share;
     for (int i = 0; i < ring.length() && column < end; ++i) {
       const int32_t at = ring.newest(i);
-      if (engine.event_slot[static_cast<int64_t>(at) * engine.num_roles] == slot[0]) continue;
+      if (engine.events[at].account == slot[0]) continue;
       if (out) out[column] = at;
       if (status) status[column] = engine.events[at].status;
       ++column;
@@ -413,12 +424,15 @@ inline void write_neighbours(Engine& engine, const int32_t* slot, int32_t* out, 
 inline bool find(Engine& engine, const uint64_t* tokens, int32_t* slot, int64_t* pair) {
   for (int r = 0; r < engine.num_roles; ++r) {
     const int kind = engine.kind[r];
+    slot[r] = -1;
+    pair[r] = -1;
+    if (r > 0 && tokens[r] == 0) continue;
     const int64_t at = engine.slots[kind].slot(tokens[r]);
     if (at < 0 || at > INT32_MAX) return false;
     slot[r] = static_cast<int32_t>(at);
     if (!engine.entities[r].grow(at + 1) || !engine.around[kind].grow(at + 1)) return false;
     if (r == 0) {
-      if (!engine.history.grow(at + 1)) return false;
+      if (!engine.history.grow(at + 1) || !engine.account_frauds.grow(at + 1)) return false;
       continue;
     }
     pair[r] = engine.pairs[r].slot(mix(tokens[0] + 0x9e3779b97f4a7c15ull) ^ tokens[r]);
@@ -439,28 +453,30 @@ bool step(Engine& engine, int64_t time, const uint64_t* tokens, double amount, c
     return false;
   }
   const double log_amount = log2_positive(1.0 + amount);
+  Ring<kHistory>& history = engine.history[slot[0]];
   if (out.features) {
     Values values{out.features};
-    put_row(values, engine, slot, pair, time, amount, log_amount);
+    put_row(values, engine, slot, pair, history, time, amount, log_amount);
   }
-  Ring<kHistory>& history = engine.history[slot[0]];
   write_history(engine, history, event, out.history, out.history_status);
   write_neighbours(engine, slot, out.neighbours, out.neighbour_status);
 
   const Entity& account = engine.entities[0][slot[0]];
   const double account_habit = ratio_of(account.habit_sum, account.habit_count);
   const double ratio = account.habit_count < 3.0 ? not_a_number() : ratio_of(amount, account_habit);
-  engine.events[number] = Event{time, amount, log_amount, ratio, -1};
+  engine.events[number] = Event{time, amount, log_amount, ratio, slot[0], -1};
   for (int r = 0; r < roles; ++r) {
+    engine.event_slot[number * roles + r] = slot[r];
+    if (slot[r] < 0) continue;
     Entity& entity = engine.entities[r][slot[r]];
     const double mean = ratio_of(entity.habit_sum, entity.habit_count);
     double habit = amount;
     if (entity.habit_count >= 3.0 && amount > 3.0 * mean) habit = 3.0 * mean;
-    engine.event_slot[number * roles + r] = slot[r];
     engine.event_habit[number * roles + r] = habit;
     update_entity(entity, time, amount, log_amount, ratio, habit);
   }
   for (int r = 0; r < roles; ++r) {
+    if (slot[r] < 0) continue;
     bool again = false;  // two roles of one kind may name the same entity
     for (int q = 0; q < r; ++q) again |= engine.kind[q] == engine.kind[r] && slot[q] == slot[r];
     if (!again) engine.around[engine.kind[r]][slot[r]].push(event);
@@ -476,10 +492,12 @@ bool step(Engine& engine, int64_t time, const uint64_t* tokens, double amount, c
 void learn(Engine& engine, int64_t now, int64_t event, int fraud) {
   Event& record = engine.events[event];
   record.status = static_cast<int8_t>(fraud);
+  engine.account_frauds[record.account] += fraud;
   for (int r = 0; r < engine.num_roles; ++r) {
     const int64_t at = event * engine.num_roles + r;
-    learn_label(engine.entities[r][engine.event_slot[at]], now, record, engine.event_habit[at],
-                fraud);
+    const int32_t slot = engine.event_slot[at];
+    if (slot < 0) continue;
+    learn_label(engine.entities[r][slot], now, record, engine.event_habit[at], fraud);
   }
 }
 
@@ -516,6 +534,7 @@ void deepkits_fold_destroy(void* handle) {
     engine->pair_state[r].release();
   }
   engine->history.release();
+  engine->account_frauds.release();
   engine->events.release();
   engine->event_slot.release();
   engine->event_habit.release();
@@ -525,20 +544,16 @@ void deepkits_fold_destroy(void* handle) {
 // Writes the names of the feature columns, one a line, role columns as "<role>.<name>".
 void deepkits_fold_names(void* handle, char* out, int64_t capacity) {
   Engine* engine = static_cast<Engine*>(handle);
-  const int32_t slot[fold::kMaxRoles] = {};
-  const int64_t pair[fold::kMaxRoles] = {};
-  for (int r = 0; r < engine->num_roles; ++r) {
-    engine->entities[r].grow(1);
-    engine->around[engine->kind[r]].grow(1);
-    engine->pair_state[r].grow(1);
-  }
-  engine->history.grow(1);
+  fold::Ring<fold::kHistory> history = {};
+  int32_t slot[fold::kMaxRoles];
+  int64_t pair[fold::kMaxRoles];
+  for (int r = 0; r < fold::kMaxRoles; ++r) slot[r] = -1, pair[r] = -1;
   fold::Names names{out, 0, capacity};
-  fold::put_row(names, *engine, slot, pair, 0, 0.0, 0.0);
+  fold::put_row(names, *engine, slot, pair, history, 0, 0.0, 0.0);
 }
 
 // Folds n events in time order and the labels that become visible before each of them.
-// tokens: (n, roles). labels: sorted by (visible_time, event); label_event counts from the first
+// tokens: (n, roles), 0 where a role other than the account is empty. labels: sorted by (visible_time, event); label_event counts from the first
 // event ever folded. Every output may be NULL. Returns how many events were folded (less than n
 // when memory ran out); *labels_used says how many labels were consumed.
 int64_t deepkits_fold_run(void* handle, int64_t n, const int64_t* time, const uint64_t* tokens,
@@ -576,6 +591,7 @@ int64_t deepkits_fold_count(void* handle, int32_t role) {
 int64_t deepkits_fold_bytes(void* handle) {
   Engine* engine = static_cast<Engine*>(handle);
   int64_t bytes = static_cast<int64_t>(sizeof(Engine)) + engine->history.bytes() +
+                  engine->account_frauds.bytes() +
                   engine->events.bytes() + engine->event_slot.bytes() +
                   engine->event_habit.bytes();
   for (int r = 0; r < fold::kMaxRoles; ++r) {
@@ -584,6 +600,13 @@ int64_t deepkits_fold_bytes(void* handle) {
              engine->pair_state[r].bytes();
   }
   return bytes;
+}
+
+// What one account adds: its counters, its two rings and its cell at a load of 0.7.
+int64_t deepkits_fold_account_bytes() {
+  return static_cast<int64_t>(sizeof(fold::Entity) + sizeof(fold::Ring<fold::kHistory>) +
+                              sizeof(fold::Ring<fold::kNeighbours>) + sizeof(int32_t) +
+                              sizeof(fold::SlotMap::Cell) * 10 / 7);
 }
 
 }  // extern "C"

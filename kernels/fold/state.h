@@ -147,6 +147,7 @@ struct Event {
   double amount;
   double log_amount;
   double ratio;   // amount over the account's habit at that time; NaN while there is no habit
+  int32_t account;
   int8_t status;  // -1 not known, 0 known legitimate, 1 known fraud
 };
 
