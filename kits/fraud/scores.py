@@ -6,7 +6,7 @@ names, one array per column and period, one per model, period and split for the 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -69,6 +69,7 @@ class Model:
     # control: our model with its graph broken or removed, or another ablation of ours
     # window: a model on the book's own short training window
     description: str = ""  # one line for the report
+    against: str = ""  # of a control: the model whose part it lacks; the primary if empty
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,12 @@ class Scores:
         names = {model.name for model in self.models}
         if len(names) != len(self.models):
             raise ValueError("models holds a name twice; give each model its own")
+        for name in (*names, *self.pattern_names):
+            if not name or "." in name:
+                raise ValueError(f"name={name!r} is empty or has a dot; dots part metrics' keys")
+        for model in self.models:
+            if model.against and model.against not in names:
+                raise ValueError(f"against={model.against!r} is not one of {sorted(names)}")
         for period in self.periods:
             used = set(period.test)
             if used != set(period.validation) or not used <= names:
@@ -98,8 +105,9 @@ class Scores:
                 )
             if self.primary not in used:
                 raise ValueError(f"period {period.name!r} has no scores of {self.primary!r}")
-        if self.trees is not None and self.trees not in names:
-            raise ValueError(f"trees={self.trees!r} is not one of {sorted(names)}")
+        baselines = sorted(model.name for model in self.models if model.role == "baseline")
+        if self.trees is not None and self.trees not in baselines:
+            raise ValueError(f"trees={self.trees!r} is not one of the baselines {baselines}")
 
     @property
     def primary(self) -> str:
@@ -125,7 +133,7 @@ def save_scores(path: Path, scores: Scores) -> None:
     meta = {
         "format": _FORMAT,
         "periods": [period.name for period in scores.periods],
-        "models": [[model.name, model.role, model.description] for model in scores.models],
+        "models": [asdict(model) for model in scores.models],
         "pattern_names": list(scores.pattern_names),
         "trees": scores.trees,
         "smoke": scores.smoke,
@@ -172,7 +180,7 @@ def load_scores(path: Path) -> Scores:
             f"{path.name} has format {meta.get('format')}, this release reads {_FORMAT}; "
             "train again, or evaluate with the release that wrote it"
         )
-    models = [Model(*entry) for entry in meta["models"]]
+    models = [Model(**entry) for entry in meta["models"]]
 
     def split_of(index: int, split: str) -> dict[str, Scored]:
         shared = {name: arrays.get(f"{index}.{split}.{name}") for name in _shared_columns()}
