@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from scipy.stats import beta
 
 from kits.fraud.scores import Scored
+from kits.fraud.tables import signed
 
 _INK, _MUTED, _GRID, _ACCENT, _BAD = "#010a01", "#010a02", "#010a03", "#010a04", "#010a05"
 _SERIES = tuple(f"#020b{number:02x}" for number in range(12))
@@ -109,14 +110,16 @@ def reliability(probability: np.ndarray, label: np.ndarray) -> Markup:
         return _svg(figure, "Reliability of the calibrated probability")
 
 
-def histogram(probability: np.ndarray, label: np.ndarray, label_x: str) -> Markup:
+def histogram(score: np.ndarray, label: np.ndarray, label_x: str) -> Markup:
     """Events per bin of the score, frauds and the rest, on a logarithmic count."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(label_x, "Transactions (log scale)")
-        low, high = float(probability.min()), float(probability.max())
+        low, high = float(score.min()), float(score.max())
+        if 0 <= low and high <= 1:
+            low, high = 0.0, 1.0
         edges = np.linspace(low, high if high > low else low + 1.0, 51)
         for value, colour in ((0, _SERIES[0]), (1, _BAD)):
-            counts, _ = np.histogram(probability[label == value], edges)
+            counts, _ = np.histogram(score[label == value], edges)
             axes.stairs(counts, edges, fill=True, color=colour, alpha=0.25)
             axes.stairs(counts, edges, color=colour, linewidth=1.3)
         axes.set(yscale="log", xlim=(edges[0], edges[-1]), ylim=(0.7, None))
@@ -126,7 +129,7 @@ def histogram(probability: np.ndarray, label: np.ndarray, label_x: str) -> Marku
 def differences(rows: Sequence[tuple[str, float, float, float]], title: str) -> Markup:
     """Each (name, difference, low, high) as a point with its interval, and a line at zero."""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(6.2, 0.5 + 0.42 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(6.2, 0.45 + 0.3 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
         axes.grid(visible=False, axis="y")
         axes.axvline(0, color=_MUTED, linewidth=1.2)
@@ -140,7 +143,7 @@ def differences(rows: Sequence[tuple[str, float, float, float]], title: str) -> 
         axes.set_ylim(-0.6, len(rows) - 0.4)
         widest = max(max(abs(low), abs(high)) for _, _, low, high in rows) or 0.01
         axes.set_xlim(-1.1 * widest, 1.1 * widest)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:+.3f}" if value else "0")
+        axes.xaxis.set_major_formatter(lambda value, _: signed(value) if value else "0")
         axes.locator_params(axis="x", nbins=7)
         return _svg(figure, title)
 

@@ -14,6 +14,7 @@ from kits.fraud import plots
 from kits.fraud.metrics import MAX_FPR, TOP_K, operating_points
 from kits.fraud.scores import Scored, Scores
 from kits.fraud.tables import (
+    CAPTIONS,
     COLUMNS,
     DETECTABLE,
     RECALL,
@@ -136,8 +137,10 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "environment": content.environment,
         "facts": facts,
         "metrics": metrics,
+        "max_fpr": MAX_FPR,
         "primary": primary,
         "columns": COLUMNS,
+        "captions": CAPTIONS,
         "headline": _headline(metrics),
         "rows": comparison_rows(
             metrics, facts.references, primary=primary, descriptions=descriptions
@@ -177,7 +180,7 @@ def _headline(metrics: Mapping[str, float]) -> list[dict[str, str]]:
                 "ap": "Average precision",
                 "auc": "ROC AUC",
                 f"cp_at_{TOP_K}": f"Card precision@{TOP_K}",
-                DETECTABLE: "Detectable fraud found",
+                DETECTABLE: "Detectable recall",
                 "fpr_test": "False positive rate",
             }[column.key],
             "value": format_value(metrics.get(column.key), column),
@@ -204,6 +207,7 @@ def _week_rows(metrics: Mapping[str, float], weeks: Sequence[str]) -> list[dict[
             "name": week,
             "events": metrics[f"week.{week}.num_events"],
             "frauds": metrics[f"week.{week}.num_frauds"],
+            "threshold": metrics[f"week.{week}.threshold"],
             "cells": [
                 Cell(
                     format_value(metrics.get(f"week.{week}.{column.key}"), column),
@@ -219,7 +223,7 @@ def _week_rows(metrics: Mapping[str, float], weeks: Sequence[str]) -> list[dict[
 def _scenario_rows(
     scores: Scores, metrics: Mapping[str, float], weeks: Sequence[Scored]
 ) -> list[dict[str, Any]]:
-    rates = (Column(RECALL, "", percent=True), Column(DETECTABLE, "", percent=True))
+    rates = (Column(RECALL, "", "", percent=True), Column(DETECTABLE, "", "", percent=True))
     rows = []
     for value, name in enumerate(scores.pattern_names):
         ours = [(week.label == 1) & (week.pattern == value) for week in weeks]

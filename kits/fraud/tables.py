@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from kits.fraud.metrics import MAX_FPR, TOP_K
@@ -19,20 +20,29 @@ class Column:
 
     key: str
     title: str
+    short: str  # for the terminal
     percent: bool = False
     best: str = "highest"  # or "lowest", or "" where no value is better
 
 
 COLUMNS = (
-    Column("ap", "AP"),
-    Column("auc", "AUC"),
-    Column(f"cp_at_{TOP_K}", f"CP@{TOP_K}"),
-    Column(DETECTABLE, "Recall, detectable", percent=True),
-    Column(RECALL, "Recall", percent=True),
-    Column(f"value_recall_{_AT}", "Recall by value", percent=True),
-    Column("fpr_test", "FPR on test", percent=True, best=""),
-    Column("ece", "Calibration error", percent=True, best="lowest"),
+    Column("ap", "AP", "AP"),
+    Column("auc", "AUC", "AUC"),
+    Column(f"cp_at_{TOP_K}", f"CP@{TOP_K}", f"CP@{TOP_K}"),
+    Column(DETECTABLE, "Recall, detectable", "detect.", percent=True),
+    Column(RECALL, "Recall", "recall", percent=True),
+    Column(f"value_recall_{_AT}", "Recall by value", "value", percent=True),
+    Column("fpr_test", "FPR on test", "FPR", percent=True, best=""),
+    Column("ece", "Calibration error", "ECE", percent=True, best="lowest"),
 )
+
+
+CAPTIONS = {  # of the groups of rows below the comparable ones
+    "control": "Controls: our model with a part removed or broken",
+    "window": "Short training window: the book’s own seven days",
+    "published": "Published figures",
+    "oracle": "Upper bound: the truth, as far as a trace of it was visible",
+}
 
 
 @dataclass(frozen=True)
@@ -60,20 +70,32 @@ def comparison_table(
     *,
     primary: str = "this model",
 ) -> Table:
-    """The report's first table for the terminal: our model, the baselines, the controls, ..."""
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    table.add_column("model", no_wrap=True)
+    """The report's first table for a terminal of 80 columns, with the same rows."""
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        caption=f"recalls at a false positive rate of {percent(MAX_FPR)}, threshold from "
+        "validation; detect.: recall of detectable fraud",
+        caption_justify="left",
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    table.add_column("model", overflow="fold")
     for column in COLUMNS:
-        table.add_column(column.title, justify="right")
-    section = None
+        table.add_column(column.short, justify="right", no_wrap=True)
+    role = "primary"
     for row in comparison_rows(metrics, references, primary=primary):
-        if section not in (None, row.role):
+        if row.role != role:
             table.add_section()
-        section = row.role
-        cells = [f"[bold]{cell.text}[/bold]" if cell.is_best else cell.text for cell in row.cells]
-        style = "bold cyan" if row.role == "primary" else ""
-        name = printable(row.name).replace("[", r"\[")
-        table.add_row(f"[{style}]{name}[/{style}]" if style else name, *cells)
+            if row.role in CAPTIONS:
+                table.add_row(f"[dim]{CAPTIONS[row.role].partition(':')[0]}[/dim]")
+        role = row.role
+        cells = [cell.text.replace(" %", "%") for cell in row.cells]
+        marked = [
+            f"[bold]{text}[/bold]" if cell.is_best else text
+            for text, cell in zip(cells, row.cells, strict=True)
+        ]
+        name = escape(printable(row.name))
+        table.add_row(f"[bold cyan]{name}[/bold cyan]" if role == "primary" else name, *marked)
     return table
 
 
@@ -122,11 +144,12 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def percent(value: float | None, digits: int = 1) -> str:
-    """A share as a percentage; shares below 2 % get another digit."""
+def percent(value: float | None, digits: int | None = None) -> str:
+    """A share as a percentage with one decimal, two below 2 %, or as many as asked for."""
     if value is None:
         return "–"
-    return f"{100 * value:.{digits + (abs(value) < 0.02)}f} %"
+    shown = digits if digits is not None else 2 if abs(value) < 0.02 else 1
+    return f"{100 * value:.{shown}f} %"
 
 
 def signed(value: float) -> str:
