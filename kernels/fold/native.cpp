@@ -108,7 +108,7 @@ inline void update_entity(Entity& entity, int64_t time, double amount, double lo
     entity.window[w].count[at] += 1;
     entity.window[w].amount[at] += amount;
   }
-  entity.recent_amount[entity.seen++ % kHistory] = amount;
+  entity.recent_amount[(entity.seen++ - 1) % kHistory] = amount;
   entity.habit_count += 1.0;
   entity.habit_sum += habit;
   entity.habit_square += habit * habit;
@@ -164,7 +164,10 @@ inline void learn_label(Entity& entity, int64_t now, const Event& event, double 
 
 struct Values {
   float* out;
-  void put(const char*, double value) { *out++ = static_cast<float>(value); }
+  // One NaN for all: processors differ in the sign of the NaN that inf - inf gives.
+  void put(const char*, double value) {
+    *out++ = static_cast<float>(value == value ? value : not_a_number());
+  }
   void role(int) {}
 };
 
