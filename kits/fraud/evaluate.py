@@ -11,8 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.launch import launch
+from kits.fraud.config import EvaluateConfig
+from kits.fraud.kit import KIT
+
 if TYPE_CHECKING:
-    from kits.fraud.config import EvaluateConfig
     from kits.fraud.scores import Scores
 
 
@@ -128,7 +131,4 @@ def _write(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    from core.launch import launch
-    from kits.fraud.kit import KIT
-
     launch(evaluate, KIT, "evaluate")

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from core.launch import launch
 from kits.fraud import evaluate, plots
+from kits.fraud.kit import KIT
 from kits.fraud.report import Facts, LeakCheck, ReportContent, gain_sentence, write_report
 from kits.fraud.scores import Model, Period, Scored, Scores, load_scores, save_scores
 from kits.fraud.tables import comparison_rows, comparison_table
@@ -204,8 +206,8 @@ def test_evaluate_names_a_run_without_scores(tmp_path):
         evaluate.evaluate(SimpleNamespace(run=str(tmp_path)))
 
 
-def test_evaluate_prints_the_table(run, capsys):
-    evaluate.evaluate(SimpleNamespace(run=str(run)))
+def test_the_command_prints_the_table(run, capsys):
+    launch(evaluate.evaluate, KIT, "evaluate", arguments=[f"run={run}"])
     printed = capsys.readouterr().out
     assert "lstm_gat" in printed
     assert "report.html" in printed
