@@ -320,6 +320,9 @@ class Trainer(Generic[Batch]):
             self.schedule.step()
             if self.ema is not None:
                 self.ema.update()
+        elif self.schedule.last_epoch == 0:
+            # Torch 2.14's fused SGD allocates its momentum in a skipped first step, unset.
+            self.optimizer.state.clear()
 
     def _read(self) -> None:
         """Read the losses of the steps since the last call; stop at one that is not finite."""
