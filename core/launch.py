@@ -171,7 +171,7 @@ class _Composer:
             lines.append(f"  {group:12}  {' '.join(legal if choice is None else legal[1:])}")
         lines += ["", "Keys, with value and type:"]
         keys = list(self._keys(self._schema, run.node, ""))
-        width = max(len(setting) for setting, _, _ in keys)
+        width = min(44, max(len(setting) for setting, _, _ in keys))
         lines += [
             f"  {setting:{width}}  {kind}".ljust(width + 14) + f"  {note}".rstrip()
             for setting, kind, note in keys

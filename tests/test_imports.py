@@ -1,0 +1,99 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "torchvision", "sklearn", "lightgbm", "xgboost", "matplotlib", "duckdb")
+VERBS = sorted(
+    f"kits.{file.parent.name}.{file.stem}"
+    for file in ROOT.glob("kits/*/*.py")
+    if "launch(" in file.read_text(encoding="utf-8")
+)
+
+# Runs `python -m <module> <arguments>`, or only imports the module; then tells what came along.
+PROBE = f"""
+import importlib, runpy, sys
+how, module, *arguments = sys.argv[1:]
+code = 0
+try:
+    if how == "import":
+        importlib.import_module(module)
+    else:
+        sys.argv[1:] = arguments
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+except SystemExit as stopped:
+    code = stopped.code or 0
+print("heavy:", sorted({set(HEAVY)} & set(sys.modules)))
+sys.exit(code)
+"""
+
+
+def probe(how, module, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", PROBE, how, module, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def torch_free_modules():
+    parts = ("edge", "core/serve", "core/schedule")
+    files = [file for part in parts for file in (ROOT / part).rglob("*.py")]
+    files += ROOT.glob("kits/*/serve.py")
+    files += (ROOT / "core" / "kit.py", ROOT / "core" / "launch.py")
+    for file in sorted(files):
+        name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        yield name.removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("module", list(torch_free_modules()))
+def test_device_and_server_code_loads_nothing_heavy(module):
+    result = probe("import", module)
+    assert (result.returncode, result.stdout) == (0, "heavy: []\n"), result.stderr
+
+
+def test_there_are_verbs():
+    assert "kits.fraud.train" in VERBS
+
+
+@pytest.mark.parametrize("module", VERBS)
+def test_help_loads_nothing_heavy(module):
+    result = probe("run", module, "--help")
+    assert result.returncode == 0, result.stderr
+    assert f"usage: python -m {module}" in result.stdout
+    assert result.stdout.endswith("heavy: []\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["optim.lrr=1"], ["optim.lrr is not a key", "weight_decay", "did you mean optim.lr?"]),
+        (["data=moon"], ["data=moon is not an option", "handbook, rings, s_ffsd, table"]),
+        (["trainer=moon"], ["trainer=moon is not an option", "smoke"]),
+        (["optim.lr=high"], ["optim.lr='high' is not of type float"]),
+        (["trainer.precision=fp8"], ["trainer.precision='fp8' is not one of", "bf16"]),
+        (["data.label_delay_days=-1"], ["data.label_delay_days=-1.0"]),
+    ],
+)
+def test_a_mistake_ends_before_anything_heavy_is_loaded(arguments, words):
+    result = probe("run", "kits.fraud.train", *arguments)
+    assert result.returncode == 2
+    assert result.stdout == "heavy: []\n"
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    for word in words:
+        assert word in result.stderr
+
+
+def test_the_usual_command_line_is_composed():
+    result = probe(
+        "run", "kits.fraud.train", "trainer=smoke", "data=handbook", "optim.lr=3e-4", "--cfg", "job"
+    )
+    assert result.returncode == 0, result.stderr
+    for line in ("  smoke: true\n", "  lr: 0.0003\n", "  name: handbook\n"):
+        assert line in result.stdout
