@@ -1,0 +1,164 @@
+"""What each verb of the fraud kit may be told. Dataclasses only: no numpy, no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import date
+from typing import Any
+
+from core.train.config import OptimConfig, TrainConfig, TrainerConfig
+from kits.fraud.data.config import DataConfig, HandbookData
+from kits.fraud.model_config import LstmGatConfig
+
+BASELINES = ("logistic", "random_forest", "xgboost", "lstm", "brief")
+CONTROLS = ("shuffled",)
+
+
+@dataclass
+class SplitConfig:
+    """The prequential protocol: train on labels known by then, score what comes next, move on.
+
+    null means: as the data source's own protocol has it.
+    """
+
+    # First day of the first test period, as 2018-07-18; null: the last periods of the data.
+    first_test: str | None = None
+    # Instead of days: the last share of the events is one test period.
+    test_share: float | None = None
+    period_days: float | None = None
+    num_periods: int | None = None
+    # The models are trained anew so often, also within a period.
+    refresh_days: float | None = None
+    # Earlier scores with known labels, at most so old, choose blend, calibration and threshold.
+    validation_days: float | None = None
+    # Labels older than this do not train; 0: all of them do.
+    train_days: float | None = None
+    # The first days only warm up the state.
+    warmup_days: float | None = None
+    # Leave cards that are already known to be compromised out of the scored rows, as the book.
+    drop_known_compromised: bool | None = None
+    # Beside it, the trees trained on so many days alone (the book's window); 0: no such row.
+    short_window_days: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.first_test is not None:
+            if self.test_share is not None:
+                raise ValueError(
+                    f"split.first_test={self.first_test!r} and split.test_share="
+                    f"{self.test_share} name two test sets; set one of them to null"
+                )
+            date.fromisoformat(self.first_test)
+        share = self.test_share
+        if share is not None and not 0 < share < 1:
+            raise ValueError(f"split.test_share={share} is not in (0, 1); set split.test_share")
+        for name in ("period_days", "num_periods", "refresh_days", "validation_days"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"split.{name}={value} is not positive; set split.{name}")
+
+
+# A book week: its four test weeks follow the training windows of 2018-07-04 to 2018-07-25.
+_WEEKS: dict[str, Any] = {
+    "period_days": 7.0,
+    "num_periods": 4,
+    "refresh_days": 7.0,
+    "validation_days": 28.0,
+    "train_days": 0.0,
+    "warmup_days": 14.0,
+    "drop_known_compromised": True,
+    "short_window_days": 0.0,
+}
+SPLITS: dict[str, dict[str, Any]] = {
+    "handbook": _WEEKS | {"first_test": "2018-07-18", "short_window_days": 7.0},
+    "rings": _WEEKS | {"drop_known_compromised": False},
+    # The event clock: 1,000 events are a day.
+    "s_ffsd": _WEEKS
+    | {
+        "test_share": 0.2,
+        "num_periods": 1,
+        "refresh_days": 2.5,
+        "validation_days": 10.0,
+        "warmup_days": 1.0,
+        "drop_known_compromised": False,
+    },
+    "table": _WEEKS | {"drop_known_compromised": False},
+}
+
+
+@dataclass
+class TreesConfig:
+    """Gradient-boosted trees on the stateful features."""
+
+    learning_rate: float = 0.05
+    num_leaves: int = 31
+    min_rows_per_leaf: int = 50
+    # Rounds are chosen on the first scored validation period, at most so many.
+    max_rounds: int = 400
+    feature_share: float = 0.5
+    row_share: float = 0.8
+    l2: float = 5.0
+    # All frauds train, and so many legitimate rows for each, weighted back to their number.
+    legitimate_per_fraud: float = 20.0
+    # Models of different seeds whose logits are averaged.
+    num_seeds: int = 1
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("learning_rate", "max_rounds", "legitimate_per_fraud", "num_seeds"):
+            value = getattr(self, name)
+            if value <= 0:
+                raise ValueError(f"trees.{name}={value} is not positive; set trees.{name}")
+
+
+def _trainer() -> TrainerConfig:
+    return TrainerConfig(epochs=2, metric=None, tensorboard=True)
+
+
+def _optim() -> OptimConfig:
+    return OptimConfig(lr=2e-3, warmup_steps=50)
+
+
+@dataclass
+class FraudTrainConfig(TrainConfig):
+    """`python -m kits.fraud.train`."""
+
+    trainer: TrainerConfig = field(default_factory=_trainer)
+    optim: OptimConfig = field(default_factory=_optim)
+    # One of the kit's data sources, see kits/fraud/data/config.py.
+    data: DataConfig = field(default_factory=HandbookData)
+    # The neural model, see kits/fraud/model_config.py.
+    model: LstmGatConfig = field(default_factory=LstmGatConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    trees: TreesConfig = field(default_factory=TreesConfig)
+    # Compared with in the same run, on the same rows and features.
+    baselines: list[str] = field(default_factory=lambda: list(BASELINES))
+    # The neural model again with its graph broken: shuffled (another event's neighbours).
+    controls: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Take the data source's own protocol where the split is left open; check names."""
+        for name, values, legal in (
+            ("baselines", self.baselines, BASELINES),
+            ("controls", self.controls, CONTROLS),
+        ):
+            for value in values:
+                if value not in legal:
+                    raise ValueError(
+                        f"{name}={value!r} is not one of {', '.join(legal)}; set {name}=[...]"
+                    )
+        source = dict(SPLITS[self.data.name])
+        if self.split.first_test is not None:
+            source.pop("test_share", None)
+        if self.split.test_share is not None:
+            source.pop("first_test", None)
+        open_keys = {k: v for k, v in source.items() if getattr(self.split, k) is None}
+        self.split = replace(self.split, **open_keys)
+
+
+@dataclass
+class EvaluateConfig:
+    """`python -m kits.fraud.evaluate`."""
+
+    # Folder of a finished training run.
+    run: str = "???"

@@ -1,0 +1,37 @@
+"""The fraud kit as a value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.kit import Kit
+from kits.fraud.config import EvaluateConfig, FraudTrainConfig
+from kits.fraud.data.config import HandbookData, RingsData, SFfsdData, TableData
+from kits.fraud.model_config import LstmGatConfig
+
+
+def _build_task(cfg: FraudTrainConfig) -> Any:
+    from kits.fraud.neural import build_task
+
+    return build_task(cfg)
+
+
+def _build_service(_: Any) -> Any:
+    raise ValueError("the fraud kit has no service yet; train and evaluate are there")
+
+
+KIT = Kit(
+    name="fraud",
+    schemas={"train": FraudTrainConfig, "evaluate": EvaluateConfig},
+    groups={
+        "data": {
+            "handbook": HandbookData,
+            "rings": RingsData,
+            "s_ffsd": SFfsdData,
+            "table": TableData,
+        },
+        "model": {"lstm_gat": LstmGatConfig},
+    },
+    build_task=_build_task,
+    build_service=_build_service,
+)
