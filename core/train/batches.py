@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -87,3 +89,52 @@ class Batches(Generic[Batch]):
             # for nothing, because the other ranks wait for its gradients.
             self.last_indices = own if len(own) else whole[:1]
             yield self.collate(self.last_indices)
+
+
+@dataclass(frozen=True)
+class Part(Generic[Batch]):
+    """One batch of an optimiser step, and how much it counts in the step's mean loss."""
+
+    batch: Batch
+    indices: np.ndarray | None  # of this rank's samples, where the batches say them
+    count: int  # samples of this rank that count
+    total: int  # samples of all ranks
+
+
+def steps_of(
+    batches: Iterable[Batch], num_parts: int, *, epoch: int, skip: int, num_ranks: int
+) -> Iterator[list[Part[Batch]]]:
+    """A pass over any batches in groups of ``num_parts`` (the last may be smaller).
+
+    Args:
+        batches: where they are not ``Batches``, skipped ones are made and thrown away.
+        num_parts: batches that make one optimiser step.
+        epoch: chooses the order, where the batches have one.
+        skip: batches of the pass that were trained on before.
+        num_ranks: processes that train together.
+    """
+    if isinstance(batches, Batches):
+        batches.set_epoch(epoch)
+        batches.skip(skip)
+        skip = 0
+    parts: list[Part[Batch]] = []
+    for batch in islice(batches, skip, None):
+        if isinstance(batches, Batches):
+            part = Part(batch, batches.last_indices, batches.last_count, batches.last_total)
+        else:
+            count = _num_samples(batch)
+            part = Part(batch, None, count, count * num_ranks)
+        parts.append(part)
+        if len(parts) == num_parts:
+            yield parts
+            parts = []
+    if parts:
+        yield parts
+
+
+def _num_samples(batch: Any) -> int:
+    # The length of the batch, or of its first member; 1 when neither has one.
+    first = next(iter(batch.values())) if isinstance(batch, Mapping) and batch else batch
+    first = first[0] if isinstance(first, (list, tuple)) and first else first
+    shape = getattr(first, "shape", None)
+    return int(shape[0]) if shape else 1

@@ -10,11 +10,10 @@ import statistics
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from core.kit import Task
-from core.train.batches import Batches
+from core.train.batches import Part, steps_of
 from core.train.callbacks import Callback, EarlyStop, ProgressBar, TensorBoard
 from core.train.checkpoint import (
     Checkpoints,
@@ -36,67 +35,29 @@ from core.train.checkpoint import (
 from core.train.config import TrainConfig
 from core.train.distributed import Spread, World, to_device
 from core.train.optim import Ema, build_optimizer, build_schedule
-from core.train.precision import DTYPES, Candidate, autocast, choose
+from core.train.precision import Candidate, autocast, choose
 from core.train.randomness import deterministic_kernels, random_state, seed_all, set_random_state
 from core.train.run import Run, write_atomic
 
 Batch = TypeVar("Batch")
 log = logging.getLogger(__name__)
 
-# Measured choices: steps that are not timed.
-NUM_WARMUP_STEPS = 2
-# A scaler that went down to here finds no finite gradient at all.
+# A loss scale that fell below finds no finite gradient at all any more.
 SMALLEST_SCALE = 2.0**-14
 # The trainer's attributes that a checkpoint brings back.
-SAVED = (
-    "step",
-    "epoch",
-    "position",
-    "best",
-    "evaluations_since_best",
-    "stop_reason",
-    "_evaluated_step",
-)
+SAVED = "step epoch position best evaluations_since_best evaluated_step stop_reason".split()
 
 
 @dataclass(frozen=True)
-class _Part(Generic[Batch]):
-    # One batch of a step: what it is, and how much it counts in the step's mean loss.
-    batch: Batch
-    indices: np.ndarray | None  # of this rank's samples, where the batches say them
-    count: int  # samples of this rank that count
-    total: int  # samples of all ranks
+class Taken(Generic[Batch]):
+    """A step whose numbers may not be there yet: reading them makes an accelerator wait."""
 
-
-@dataclass(frozen=True)
-class _Taken(Generic[Batch]):
-    # A step whose numbers were not read yet: reading makes an accelerator wait.
     step: int
     epoch: int
-    position: int
+    position: int  # its first batch in the epoch
     loss: Tensor  # of this rank, weighted so that the mean over ranks is the loss of the step
     grad_norm: Tensor | None
-    parts: list[_Part[Batch]]
-
-
-class _Window:
-    # What happened since the last time means were logged.
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-        self.sums: defaultdict[str, float] = defaultdict(float)
-        self.num_parts = self.num_samples = 0
-        self.start_s = time.perf_counter()
-
-    def add(self, logs: Mapping[str, float], num_samples: int) -> None:
-        self.num_parts += 1
-        self.num_samples += num_samples
-        for name, value in logs.items():
-            self.sums[name] += value
-
-    def means(self) -> dict[str, float]:
-        means = {name: total / self.num_parts for name, total in self.sums.items()}
-        speed = self.num_samples / (time.perf_counter() - self.start_s)
-        return {"loss": statistics.fmean(self.losses), **means, "samples_per_s": speed}
+    parts: list[Part[Batch]]
 
 
 class Trainer(Generic[Batch]):
@@ -127,9 +88,9 @@ class Trainer(Generic[Batch]):
             torch.set_num_threads(self.cfg.num_threads)
         seed_all(self.cfg.seed + self.world.rank)
         self.run_dir = run_dir or Run.create("unnamed", cfg, self.cfg.runs_dir).path
-        self.checkpoints = Checkpoints(
-            self.run_dir / "checkpoints", self.world, self.cfg.keep_checkpoints
-        )
+        folder = self.run_dir / "checkpoints"
+        self.checkpoints = Checkpoints(folder, self.world, self.cfg.keep_checkpoints)
+        self.callbacks = self._callbacks(callbacks)
 
         self.model: nn.Module = task.model.to(self.world.device)
         self._spread = Spread(task, self.world, self.cfg.parallel)
@@ -139,18 +100,16 @@ class Trainer(Generic[Batch]):
         self.ema = None if decay is None else Ema(self.model, decay)
         self.num_steps = self._count_steps()
         self.schedule = build_schedule(self.optimizer, self.optim_cfg, self.num_steps)
-        self._use(Candidate("fp32", is_compiled=False))
+        self.use(Candidate("fp32", is_compiled=False))
 
         self.step = self.epoch = self.position = 0  # position: batches done in the epoch
         self.best: float | None = None
-        self.evaluations_since_best = 0
+        self.evaluations_since_best = self.evaluated_step = self._saved_step = 0
         self.stop_reason = ""
-        self._evaluated_step = self._saved_step = 0
-        self._has_sigterm = self._leaves = False
+        self._has_sigterm = self._is_leaving = False
+        self._unread: list[Taken[Batch]] = []
         self._grad_norm: float | None = None
-        self._unread: list[_Taken[Batch]] = []
-        self._window = _Window()
-        self.callbacks = self._callbacks(callbacks)
+        self._forget_window()
 
     def _callbacks(self, given: Sequence[Callback]) -> list[Callback]:
         chosen: list[Callback] = []
@@ -163,8 +122,7 @@ class Trainer(Generic[Batch]):
         return [*chosen, *given]
 
     def _count_steps(self) -> int | None:
-        batches = self.task.batches("train")
-        limit = self.cfg.max_steps
+        batches, limit = self.task.batches("train"), self.cfg.max_steps
         if not isinstance(batches, Sized):
             return limit
         steps = self.cfg.epochs * math.ceil(len(batches) / self.cfg.accumulate)
@@ -182,16 +140,13 @@ class Trainer(Generic[Batch]):
             SystemExit: with status 0, after SIGTERM and a checkpoint.
         """
         with deterministic_kernels(self.cfg.deterministic), self._sigterm_noticed():
+            last = self.checkpoints.last()
+            if last is not None:
+                self._resume(last)
+            for callback in self.callbacks:
+                callback.on_start(self)
             try:
-                last = self.checkpoints.last()
-                if last is not None:
-                    self._resume(last)
-                for callback in self.callbacks:
-                    callback.on_start(self)
-                if last is not None:
-                    self.say(f"going on from {last.name}")
-                else:
-                    self._choose()
+                self._begin(last)
                 self._train()
             finally:
                 for callback in self.callbacks:
@@ -212,23 +167,34 @@ class Trainer(Generic[Batch]):
         for callback in self.callbacks:
             callback.on_message(self, text)
 
-    def _train(self) -> None:
+    def _begin(self, last: Path | None) -> None:
         self.model.train()
+        if last is not None:
+            self.say(f"going on from {last.name}, {self.candidate.precision}")
+            return
+        candidate, measured = choose(self)
+        self.use(candidate)
+        self.step = 0
+        self._forget_window()
+        if measured:
+            self.say(f"measured {'; '.join(map(str, measured))}. Taken: {candidate}")
+            if self.world.rank == 0:
+                rows = [asdict(candidate) for candidate in measured]
+                write_atomic(self.run_dir / "measured.json", json.dumps(rows, indent=1))
+
+    def _train(self) -> None:
         while not self._is_done():
-            batches = self.task.batches("train")
-            for parts in self._steps_of(batches):
-                self._take_step(parts)
+            for parts in self.steps():
+                self._unread.append(self.take_step(parts))
                 self.position += len(parts)
                 self._after_step()
                 if self._is_done():
                     break
             else:
                 self.epoch, self.position = self.epoch + 1, 0
-                self._read()
                 if self.cfg.evaluate_every_steps is None:
                     self._evaluate()
-        self._read()
-        if self._evaluated_step != self.step:
+        if self.evaluated_step != self.step:
             self._evaluate()
         if self.stop_reason:
             self.say(f"stopped at step {self.step}: {self.stop_reason}")
@@ -237,69 +203,54 @@ class Trainer(Generic[Batch]):
         is_last = self.num_steps is not None and self.step >= self.num_steps
         return bool(self.stop_reason) or is_last or self.epoch >= self.cfg.epochs
 
-    def _steps_of(self, batches: Iterable[Batch]) -> Iterator[list[_Part[Batch]]]:
-        """The rest of an epoch, grouped into optimiser steps."""
-        if hasattr(batches, "set_epoch"):
-            batches.set_epoch(self.epoch)
-        if hasattr(batches, "skip"):
-            batches.skip(self.position)
-            left = iter(batches)
-        else:
-            left = islice(batches, self.position, None)
-        parts: list[_Part[Batch]] = []
-        for batch in left:
-            if isinstance(batches, Batches):
-                parts.append(
-                    _Part(batch, batches.last_indices, batches.last_count, batches.last_total)
-                )
-            else:
-                count = _num_samples(batch)
-                parts.append(_Part(batch, None, count, count * self.world.size))
-            if len(parts) == self.cfg.accumulate:
-                yield parts
-                parts = []
-        if parts:
-            yield parts
-
     def _after_step(self) -> None:
+        cfg, is_logged = self.cfg, self.step % self.cfg.log_every_steps == 0
         # On the CPU reading a loss costs nothing, so that a bad one stops the run at once.
-        is_cheap = self.world.device.type == "cpu"
-        is_urgent = self._has_sigterm and self.world.size == 1
-        if is_cheap or is_urgent or len(self._unread) >= self.cfg.log_every_steps:
+        if is_logged or self.world.device.type == "cpu":
             self._read()
-        if self.step % self.cfg.log_every_steps == 0:
-            self._read()
+        if is_logged:
             self._log()
-        every = self.cfg.evaluate_every_steps
-        if every is not None and self.step % every == 0:
-            self._read()
+        if cfg.evaluate_every_steps is not None and self.step % cfg.evaluate_every_steps == 0:
             self._evaluate()
-        every = self.cfg.checkpoint_every_steps
-        is_due = every is not None and self.step % every == 0
-        if (is_due or self._leaves) and self._saved_step != self.step:
-            self._read()
+        elif cfg.checkpoint_every_steps is not None and self.step % cfg.checkpoint_every_steps == 0:
             self._save(is_best=False)
-        if self._leaves:
+        # One process alone need not wait until the ranks have agreed.
+        if self._is_leaving or (self._has_sigterm and self.world.size == 1):
+            if self._saved_step != self.step:
+                self._save(is_best=False)
             self.say(f"SIGTERM: saved step {self.step}")
             raise SystemExit(0)
 
     # One step
 
-    def _take_step(self, parts: list[_Part[Batch]]) -> None:
-        total = sum(part.total for part in parts)
-        loss: Tensor | None = None
-        for number, part in enumerate(parts, start=1):
+    def steps(self) -> Iterator[list[Part[Batch]]]:
+        """The rest of the epoch, as the batches of each optimiser step."""
+        return steps_of(
+            self.task.batches("train"),
+            self.cfg.accumulate,
+            epoch=self.epoch,
+            skip=self.position,
+            num_ranks=self.world.size,
+        )
+
+    def take_step(self, parts: list[Part[Batch]]) -> Taken[Batch]:
+        """One optimiser step over the mean loss of all samples in its batches."""
+        num_samples = sum(part.total for part in parts)
+        losses: list[Tensor] = []
+        for part in parts:
             batch = part.batch
             if self.world.device.type != "cpu":
                 batch = to_device(batch, self.world.device)
-            with self._spread.syncing(last=number == len(parts)):
+            with self._spread.syncing(last=part is parts[-1]):
                 with self._autocast():
                     result = self._spread.step(batch)
-                share = part.count * self.world.size / total
-                own = result.loss if share == 1 else result.loss * share
-                self._scaler.scale(own).backward()  # type: ignore[no-untyped-call]
-            loss = own.detach() if loss is None else loss + own.detach()
-            self._window.add(result.logs, part.total)
+                share = part.count * self.world.size / num_samples
+                loss = result.loss if share == 1 else result.loss * share
+                self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+            for name, value in result.logs.items():
+                self._window[name].append(value)
+        self._num_samples += num_samples
         norm = None
         if self.optim_cfg.clip_norm is not None:
             self._scaler.unscale_(self.optimizer)
@@ -307,8 +258,8 @@ class Trainer(Generic[Batch]):
             norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         self._update()
         self.step += 1
-        assert loss is not None
-        self._unread.append(_Taken(self.step, self.epoch, self.position, loss, norm, parts))
+        loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        return Taken(self.step, self.epoch, self.position, loss, norm, parts)
 
     def _update(self) -> None:
         scale = self._scaler.get_scale()
@@ -324,6 +275,8 @@ class Trainer(Generic[Batch]):
             # Torch 2.14's fused SGD allocates its momentum in a skipped first step, unset.
             self.optimizer.state.clear()
 
+    # What the steps gave
+
     def _read(self) -> None:
         """Read the losses of the steps since the last call; stop at one that is not finite."""
         if not self._unread:
@@ -335,7 +288,8 @@ class Trainer(Generic[Batch]):
             # All ranks leave at the same step.
             numbers.append(torch.tensor(float(self._has_sigterm), device=self.world.device))
         values = self.world.mean(torch.stack(numbers)).tolist()
-        self._leaves = self._has_sigterm if self.world.size == 1 else values.pop() > 0
+        if self.world.size > 1:
+            self._is_leaving = values.pop() > 0
         losses, norms = values[: len(taken)], values[len(taken) :]
         for number, (step, loss) in enumerate(zip(taken, losses, strict=True)):
             if not math.isfinite(loss):
@@ -343,34 +297,32 @@ class Trainer(Generic[Batch]):
             # An infinite gradient in fp16 is the scaler's business.
             elif norms and not math.isfinite(norms[number]) and not self._scaler.is_enabled():
                 self._refuse(step, "gradient norm", norms[number])
-            self._window.losses.append(loss)
+            self._window["loss"].append(loss)
             for callback in self.callbacks:
                 callback.on_step(self, step.step, loss)
         self._grad_norm = norms[-1] if norms else None
 
-    def _refuse(self, taken: _Taken[Batch], what: str, value: float) -> NoReturn:
-        known = [p.indices for p in taken.parts if p.indices is not None]
-        own: dict[str, Any] = {
-            "rank": self.world.rank,
-            "loss": float(taken.loss),
-            "samples": np.concatenate(known).tolist() if known else None,
-        }
-        ranks = self.world.gather(own)
+    def _refuse(self, taken: Taken[Batch], what: str, value: float) -> NoReturn:
+        known = [part.indices for part in taken.parts if part.indices is not None]
+        samples = np.concatenate(known).tolist() if known else []
+        ranks = self.world.gather((self.world.rank, float(taken.loss), samples))
         # A gradient may overflow where the loss does not: then every rank is named.
-        ranks = [r for r in ranks if not math.isfinite(r["loss"])] or ranks
-        facts = {"what": what, "value": value, "step": taken.step, "epoch": taken.epoch}
-        facts |= {"first_batch": taken.position, "num_batches": len(taken.parts), "ranks": ranks}
+        bad = [rank for rank in ranks if not math.isfinite(rank[1])] or ranks
+        rows = [{"rank": r, "loss": loss, "samples": samples} for r, loss, samples in bad]
+        facts = {name: getattr(taken, name) for name in ("step", "epoch", "position")}
         path = self.run_dir / "not_finite.json"
         if self.world.rank == 0:
-            write_atomic(path, json.dumps(facts, indent=1))
-        samples = "; ".join(f"rank {r['rank']}: {_shorten(r['samples'])}" for r in ranks)
+            write_atomic(path, json.dumps({what: value, **facts, "ranks": rows}))
         raise FloatingPointError(
             f"{what}={value} at step {taken.step} (epoch {taken.epoch}, batch {taken.position}) is "
-            f"not finite; look at the samples ({samples}), all in {path}, or lower optim.lr"
+            f"not finite; look at samples {bad[0][2][:20]} of rank {bad[0][0]} (all: {path}), or "
+            "lower optim.lr"
         )
 
     def _log(self) -> None:
-        logs = self._window.means() | {"lr": float(self.schedule.get_last_lr()[0])}
+        logs = {name: statistics.fmean(values) for name, values in self._window.items()}
+        logs["samples_per_s"] = self._num_samples / (time.perf_counter() - self._window_start_s)
+        logs["lr"] = float(self.schedule.get_last_lr()[0])
         if self._grad_norm is not None:
             logs["grad_norm"] = self._grad_norm
         if self._scaler.is_enabled():
@@ -382,52 +334,55 @@ class Trainer(Generic[Batch]):
                 )
         for callback in self.callbacks:
             callback.on_log(self, logs)
-        self._window = _Window()
+        self._forget_window()
+
+    def _forget_window(self) -> None:
+        self._window: defaultdict[str, list[float]] = defaultdict(list)
+        self._num_samples, self._window_start_s = 0, time.perf_counter()
 
     # Evaluation and checkpoints
 
     def _evaluate(self) -> None:
         """Evaluate the validation split, and save; the best checkpoint is marked."""
-        self._evaluated_step = self.step
-        name, is_best = self.cfg.metric, False
+        self._read()
+        start_s, name, is_best = time.perf_counter(), self.cfg.metric, False
         if name is not None:
             metrics = self._validate()
             if name not in metrics:
-                raise ValueError(
-                    f"trainer.metric={name!r} is not one of {', '.join(metrics)}; set it"
-                )
+                names = ", ".join(metrics)
+                raise ValueError(f"trainer.metric={name!r} is not one of {names}; set it")
             sign = 1 if self.cfg.metric_mode == "max" else -1
-            is_best = not math.isnan(metrics[name]) and (
-                self.best is None or sign * metrics[name] > sign * self.best
-            )
-            if is_best:
-                self.best = metrics[name]
+            best = -math.inf if self.best is None else sign * self.best
+            is_best = sign * metrics[name] > best
+            self.best = metrics[name] if is_best else self.best
             self.evaluations_since_best = 0 if is_best else self.evaluations_since_best + 1
             for callback in self.callbacks:
                 callback.on_evaluate(self, metrics)
+        self.evaluated_step = self.step
         self._save(is_best=is_best)
-        # Speed is that of training.
-        self._window.start_s = time.perf_counter()
+        # Samples per second are those of training.
+        self._window_start_s += time.perf_counter() - start_s
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
-        compiled, self.task.model = self.task.model, self.model
+        # Not the compiled model: the split's last batch would compile it once more.
+        used, self.task.model = self.task.model, self.model
         self.model.eval()
         with self.ema.applied() if self.ema is not None else nullcontext():
             metrics = self.task.evaluate("validation")
         self.model.train()
-        self.task.model = compiled
+        self.task.model = used
         return self.world.broadcast(metrics)
 
     def _save(self, *, is_best: bool) -> None:
-        tensors: dict[str, Any] = {
-            "model": self.model.state_dict(),
-            "optimizer": optimizer_tensors(self.model, self.optimizer),
-        }
+        self._read()
+        optimizer = optimizer_tensors(self.model, self.optimizer)
+        tensors: dict[str, Any] = {"model": self.model.state_dict(), "optimizer": optimizer}
         if self.ema is not None:
             tensors["ema"] = self.ema.weights
-        facts = {name: getattr(self, name) for name in SAVED}
-        facts |= self._rates() | {
+        facts = {
+            **{name: getattr(self, name) for name in SAVED},
+            **self.rates(),
             "settings": self._settings(),
             "candidate": asdict(self.candidate),
             "scaler": self._scaler.state_dict(),
@@ -448,11 +403,12 @@ class Trainer(Generic[Batch]):
         load_optimizer(path, self.model, self.optimizer)
         if self.ema is not None:
             load_tensors(path, {"ema": self.ema.weights})
-        self._use(Candidate(**facts["candidate"]))
+        self.use(Candidate(**facts["candidate"]))
         self._scaler.load_state_dict(facts["scaler"])
-        self._set_rates(facts)
+        self.set_rates(facts)
         for name in SAVED:
             setattr(self, name, facts[name])
+        self._saved_step = self.step
         # A rank that the saved run did not have keeps its own seed.
         if random is not None:
             set_random_state(random, self.world.device)
@@ -463,91 +419,32 @@ class Trainer(Generic[Batch]):
         loop = {f"trainer.{name}": getattr(self.cfg, name) for name in ("seed", "accumulate")}
         return {**optim, **loop, "number of steps": self.num_steps}
 
-    def _rates(self) -> dict[str, Any]:
+    def rates(self) -> dict[str, Any]:
+        """The schedule's state and the learning rates it has set."""
         rates = [group["lr"] for group in self.optimizer.param_groups]
         return {"schedule": deepcopy(self.schedule.state_dict()), "rates": rates}
 
-    def _set_rates(self, state: dict[str, Any]) -> None:
+    def set_rates(self, state: dict[str, Any]) -> None:
+        """Bring back what ``rates`` gave."""
         self.schedule.load_state_dict(deepcopy(state["schedule"]))
         for group, rate in zip(self.optimizer.param_groups, state["rates"], strict=True):
             group["lr"] = rate
 
-    # Measured choices
-
-    def _use(self, candidate: Candidate) -> None:
+    def use(self, candidate: Candidate) -> None:
+        """Run steps in this precision from now on, compiled or not, with a fresh loss scale."""
         self.candidate = candidate
-        kind, is_fp16 = self.world.device.type, candidate.precision == "fp16"
         self._autocast = autocast(self.world.device, candidate.precision)
-        self._scaler = torch.amp.GradScaler(kind, enabled=is_fp16)
+        is_fp16 = candidate.precision == "fp16"
+        self._scaler = torch.amp.GradScaler(self.world.device.type, enabled=is_fp16)
         compiled = torch.compile(self.model) if candidate.is_compiled else self.model
         self.task.model = cast(nn.Module, compiled)
-
-    def _choose(self) -> None:
-        """Choose precision and compilation, by measurement where the config says auto."""
-        precision, compile_ = self.cfg.precision, self.cfg.compile
-        names = [precision] if precision != "auto" else ["fp32", *DTYPES]
-        candidates = [Candidate(name, is_compiled=compile_ == "on") for name in names]
-        measured: list[Candidate] = []
-        if len(candidates) > 1:
-            measured = self._measure(candidates)
-            candidates = [choose(measured, self.cfg.loss_tolerance)]
-        if compile_ == "auto":
-            pair = self._measure([candidates[0], replace(candidates[0], is_compiled=True)])
-            measured, candidates = measured + pair, [choose(pair, self.cfg.loss_tolerance)]
-        self._use(candidates[0])
-        if measured:
-            self.say(f"measured {'; '.join(map(str, measured))}. Taken: {self.candidate}")
-            if self.world.rank == 0:
-                rows = [asdict(candidate) for candidate in measured]
-                write_atomic(self.run_dir / "measured.json", json.dumps(rows, indent=1))
-
-    def _measure(self, candidates: list[Candidate]) -> list[Candidate]:
-        """Time some steps of each candidate; model, optimiser and random state come back as is."""
-        tensors = [*self.model.parameters(), *self.model.buffers()]
-        copies = [tensor.detach().clone() for tensor in tensors]
-        rates, random = self._rates(), random_state(self.world.device)
-        ema, self.ema = self.ema, None
-        self.model.train()
-        measured = []
-        for candidate in candidates:
-            self._use(candidate)
-            measured.append(self._try(candidate))
-            with torch.no_grad():
-                for tensor, copy in zip(tensors, copies, strict=True):
-                    tensor.copy_(copy)
-            self.optimizer.zero_grad()
-            self.optimizer.state.clear()
-            self._set_rates(rates)
-            set_random_state(random, self.world.device)
-            self.step, self._unread, self._window = 0, [], _Window()
-        self.ema = ema
-        return self.world.broadcast(measured)
-
-    def _try(self, candidate: Candidate) -> Candidate:
-        times_ms, losses = [], []
-        batches = self._steps_of(self.task.batches("train"))
-        try:
-            for parts in islice(batches, NUM_WARMUP_STEPS + self.cfg.measure_steps):
-                start_s = time.perf_counter()
-                self._take_step(parts)
-                # Reading waits for the device.
-                losses.append(float(self._unread.pop().loss))
-                times_ms.append(1000 * (time.perf_counter() - start_s))
-        except RuntimeError as error:  # no kernel for the type, no compiler, no memory
-            return replace(candidate, failure=str(error).strip().partition("\n")[0])
-        warmup = NUM_WARMUP_STEPS if len(losses) > NUM_WARMUP_STEPS else 0
-        return replace(
-            candidate,
-            step_ms=statistics.median(times_ms[warmup:]),
-            loss=statistics.fmean(losses[warmup:]),
-            warmup_s=sum(times_ms[:warmup]) / 1000,
-        )
 
     @contextmanager
     def _sigterm_noticed(self) -> Iterator[None]:
         def notice(*_: Any) -> None:
             self._has_sigterm = True
 
+        # Python hands signals to the main thread only.
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -556,16 +453,3 @@ class Trainer(Generic[Batch]):
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
-
-
-def _num_samples(batch: Any) -> int:
-    """The length of a batch, or of its first member; 1 when it has none."""
-    first = next(iter(batch.values())) if isinstance(batch, Mapping) and batch else batch
-    first = first[0] if isinstance(first, (list, tuple)) and first else first
-    return len(first) if isinstance(first, Tensor) and first.ndim else 1
-
-
-def _shorten(samples: list[int] | None) -> str:
-    if samples is None:
-        return "unknown"
-    return ", ".join(map(str, samples[:20])) + (", ..." if len(samples) > 20 else "")
