@@ -1,0 +1,76 @@
+"""Every command in a README is one that works.
+
+By default the quick ones (smoke, evaluate, `--help`, `--cfg`) run as written; of a long run the
+configuration is composed, of a make target the rule is looked up. The slow set runs all of them as
+written, in the README's order and in one empty folder.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+READMES = sorted([ROOT / "README.md", *ROOT.glob("kits/*/README.md")])
+QUICK = ("trainer=smoke", ".evaluate ", "--help", "--cfg")
+# Runs this very test.
+RECURSIVE = ("make test", "make test-slow")
+
+
+def commands(readme):
+    text = readme.read_text(encoding="utf-8")
+    for block in re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        for line in block.replace("\\\n", " ").splitlines():
+            command = line.partition(" #")[0].strip()
+            if command and not command.startswith(("source ", ". ", "#")):
+                yield command
+
+
+def shell(command, cwd):
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    result = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=ROOT if command.startswith("make ") else cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-4000:]}"
+
+
+def quick_form(command):
+    """What can be checked of a command in seconds."""
+    if command.startswith("make "):
+        return command.replace("make ", "make --dry-run ", 1)
+    if command.startswith("python -m kits.") and not any(word in command for word in QUICK):
+        return f"{command} --cfg job"
+    return command
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_commands_hold(readme, tmp_path):
+    found = list(commands(readme))
+    assert found
+    for command in found:
+        shell(quick_form(command), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("readme", READMES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_commands_run_as_written(readme, tmp_path):
+    for command in commands(readme):
+        if command not in RECURSIVE:
+            shell(command, tmp_path)
+
+
+def test_links_lead_somewhere():
+    for document in [*READMES, ROOT / "ARCHITECTURE.md", ROOT / "LICENSES.md"]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
