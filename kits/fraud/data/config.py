@@ -84,7 +84,7 @@ class RingsData(DataConfig):
     # Legitimate look-alikes for each fraudulent scheme: same devices, ips, amounts and rhythm.
     lookalikes: float = 4.0
     # Share of a crew's events that touch an account, ip or counterparty of its older frauds.
-    reuse_share: float = 0.4
+    reuse_share: float = 0.5
 
     def __post_init__(self) -> None:
         """Check that the world can be drawn."""
@@ -106,6 +106,8 @@ class SFfsdData(DataConfig):
     """The S-FFSD file of the antifraud repository, read from the user's disk."""
 
     name: str = "s_ffsd"
+    # The event clock: 1,000 events are a day.
+    label_delay_days: float = 1.0
     # The CSV (also .gz), or a folder that holds it.
     path: str = ""
 

@@ -25,7 +25,7 @@ PATTERN_NAMES = (
 )
 # Share of the fraudulent events that each pattern gets.
 PATTERN_SHARES = (0.0, 0.3, 0.25, 0.2, 0.25)
-NUM_CREWS = 6
+NUM_CREWS = 4
 # A crew reuses what it used this long ago.
 REUSE_DAYS = (8, 35)
 
@@ -141,7 +141,7 @@ class Schemes:
         payers = np.where(np.isin(payers, members), (payers + 1) % world.num_accounts, payers)
         payee = rng.choice(members, num_payers)
         payee = np.where(payee == payers, members[0], payee)
-        rounds = int(rng.integers(2, 4))
+        rounds = int(rng.integers(3, 6))
         source = np.tile(members, rounds)
         target = np.tile(np.roll(members, -1), rounds)
         spender = rng.choice(members, num_out)
@@ -157,7 +157,7 @@ class Schemes:
         )
         # Payers use their own devices; members share one for part of what they do.
         shares = np.arange(len(account)) >= num_payers
-        shares &= rng.random(len(account)) < 0.6
+        shares &= rng.random(len(account)) < 0.75
         device, ip = self._place(len(account), num_devices=2, num_ips=2)
         return self._draft(
             start_s,
@@ -171,7 +171,7 @@ class Schemes:
     def _counter(self, start_s: int) -> _Draft:
         """Many accounts pay tiny amounts to one or two shops from one device within hours."""
         rng, world = self.rng, self.world
-        size = int(rng.integers(15, 35))
+        size = int(rng.integers(25, 50))
         account = rng.integers(0, world.num_accounts, size)
         shops = rng.integers(world.num_merchants // 40, world.num_merchants, 2)
         counterparty = world.num_accounts + rng.choice(shops, size)
@@ -185,7 +185,7 @@ class Schemes:
     def _shared_device(self, start_s: int) -> _Draft:
         """Several accounts, one after the other, are used for days from one new device."""
         rng, world = self.rng, self.world
-        num_accounts = int(rng.integers(6, 13))
+        num_accounts = int(rng.integers(8, 18))
         account = np.repeat(
             rng.choice(world.num_accounts, num_accounts, replace=False),
             rng.integers(1, 4, num_accounts),
@@ -201,13 +201,13 @@ class Schemes:
     def _shops(self, start_s: int) -> _Draft:
         """A group of accounts keeps paying ordinary amounts at a few small shops."""
         rng, world = self.rng, self.world
-        size = int(rng.integers(25, 50))
-        account = rng.choice(rng.integers(0, world.num_accounts, int(rng.integers(10, 22))), size)
+        size = int(rng.integers(40, 80))
+        account = rng.choice(rng.integers(0, world.num_accounts, int(rng.integers(14, 28))), size)
         num_shops = int(rng.integers(2, 5))
-        shops = rng.integers(world.num_merchants // 10, world.num_merchants, num_shops)
+        shops = rng.integers(world.num_merchants // 4, world.num_merchants, num_shops)
         counterparty = world.num_accounts + rng.choice(shops, size)
         device, ip = self._place(size, num_devices=num_shops, num_ips=2)
-        at_shop = rng.random(size) < 0.5
+        at_shop = rng.random(size) < 0.65
         return self._draft(
             start_s,
             rng.uniform(0.0, 6.0, size),
