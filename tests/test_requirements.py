@@ -1,3 +1,4 @@
+import importlib.metadata
 import re
 import tomllib
 from pathlib import Path
@@ -54,3 +55,14 @@ def test_locks_keep_to_the_project_and_away_from_known_bad_releases():
                 if requirement.name == rule.name:
                     (version,) = requirement.specifier
                     assert rule.specifier.contains(version.version), (lock.stem, rule)
+
+
+def test_no_installed_package_runs_code_at_every_start_of_python():
+    runners = {
+        distribution.name: file.name
+        for distribution in importlib.metadata.distributions()
+        for file in distribution.files or ()
+        if file.suffix == ".pth"
+    }
+    # setuptools: stands in for the removed distutils; deepkits: the path of the editable install.
+    assert runners.keys() <= {"setuptools", "deepkits"}
