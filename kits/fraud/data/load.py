@@ -9,7 +9,8 @@ from typing import Any
 from kits.fraud.data.config import DataConfig
 from kits.fraud.data.events import Events
 
-SOURCES = ("handbook", "rings", "s_ffsd", "table")
+GENERATED = ("handbook", "rings")
+SOURCES = (*GENERATED, "s_ffsd", "table")
 
 
 def load_events(cfg: DataConfig, *, smoke: bool = False) -> Events:
@@ -26,7 +27,7 @@ def load_events(cfg: DataConfig, *, smoke: bool = False) -> Events:
     if cfg.name not in SOURCES:
         raise ValueError(f"data.name={cfg.name!r} is not one of {', '.join(SOURCES)}; set data=...")
     load: Callable[..., Events] = _loader(cfg.name)
-    return load(cfg, smoke=smoke)
+    return load(cfg, smoke=smoke) if cfg.name in GENERATED else load(cfg)
 
 
 def _loader(name: str) -> Any:
