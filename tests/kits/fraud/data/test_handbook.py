@@ -35,6 +35,7 @@ def test_full_set_has_the_published_counts(full):
     assert full.fingerprint == "1d8d9f8f6d0ae617efdd1a5f8d2b22bba8a87d42ba68753efb5e93ad9e76520d"
 
 
+@pytest.mark.published_data
 def test_full_set_equals_the_published_rows(full):
     if not DEVELOPMENT_FILE.exists():
         pytest.skip("development data is not beside the project")
