@@ -15,6 +15,7 @@ from kits.fraud.config import TreesConfig
 
 Scorer = Callable[[np.ndarray], np.ndarray]  # (n, F) features -> (n,) logits
 MAX_LOGIT = 15.0
+FOREST_SHARE = 0.25
 
 
 def sample_rows(
@@ -92,13 +93,16 @@ def fit_logistic(x: np.ndarray, y: np.ndarray, weight: np.ndarray, seed: int) ->
 
 
 def fit_random_forest(x: np.ndarray, y: np.ndarray, weight: np.ndarray, seed: int) -> Scorer:
-    """100 trees grown to leaves of 5 rows."""
+    """60 trees grown to leaves of 5 rows; a quarter of the legitimate rows, weighted back."""
     from sklearn.ensemble import RandomForestClassifier
 
     model = RandomForestClassifier(
-        100, min_samples_leaf=5, max_features="sqrt", n_jobs=-1, random_state=seed
+        60, min_samples_leaf=5, max_features="sqrt", n_jobs=-1, random_state=seed
     )
-    model.fit(x, y, sample_weight=weight)
+    # A full forest takes minutes where boosting takes seconds, and ranks no better for it.
+    kept = (y == 1) | (np.random.default_rng(seed).random(len(y)) < FOREST_SHARE)
+    weight = np.where(y == 1, weight, weight / FOREST_SHARE)
+    model.fit(x[kept], y[kept], sample_weight=weight[kept])
     return lambda values: _logit(model.predict_proba(values)[:, 1])
 
 
