@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-Batch = TypeVar("Batch", covariant=True)
+Batch = TypeVar("Batch")
 
 
 class Batches(Generic[Batch]):
@@ -82,8 +81,8 @@ class Batches(Generic[Batch]):
         first, self._num_skip = self._num_skip, 0
         for start in range(first * self.batch_size, len(self) * self.batch_size, self.batch_size):
             whole = order[start : start + self.batch_size]
-            bounds = np.arange(self.num_ranks + 1) * len(whole) // self.num_ranks
-            own = whole[bounds[self.rank] : bounds[self.rank + 1]]
+            end = (self.rank + 1) * len(whole) // self.num_ranks
+            own = whole[self.rank * len(whole) // self.num_ranks : end]
             self.last_count, self.last_total = len(own), len(whole)
             # A small last batch may leave a rank without samples: it computes one that counts
             # for nothing, because the other ranks wait for its gradients.
@@ -91,14 +90,13 @@ class Batches(Generic[Batch]):
             yield self.collate(self.last_indices)
 
 
-@dataclass(frozen=True)
-class Part(Generic[Batch]):
+class Part(NamedTuple, Generic[Batch]):
     """One batch of an optimiser step, and how much it counts in the step's mean loss."""
 
     batch: Batch
     indices: np.ndarray | None  # of this rank's samples, where the batches say them
-    count: int  # samples of this rank that count
-    total: int  # samples of all ranks
+    num_own: int  # samples of this rank that count
+    num_all: int  # samples of all ranks
 
 
 def steps_of(

@@ -52,12 +52,14 @@ class World:
             atexit.register(dist.destroy_process_group)
         return cls(place, rank, size)
 
-    def mean(self, values: Tensor) -> Tensor:
-        """Mean over the ranks, elementwise; ``values`` is overwritten."""
+    def means(self, numbers: list[Tensor]) -> list[float]:
+        """Mean of each scalar over the ranks; an accelerator is waited for once."""
+        if self.size == 1 and self.device.type == "cpu":
+            return [number.item() for number in numbers]
+        stacked = torch.stack([number.float() for number in numbers])
         if self.size > 1:
-            dist.all_reduce(values)
-            values /= self.size
-        return values
+            dist.all_reduce(stacked)
+        return cast(list[float], (stacked / self.size).tolist())
 
     def broadcast(self, value: T) -> T:
         """Rank 0's value, on every rank."""

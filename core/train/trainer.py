@@ -13,9 +13,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TypeVar, cast
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar, cast
 
 import numpy as np
 import torch
@@ -45,11 +45,11 @@ log = logging.getLogger(__name__)
 # A loss scale that fell below finds no finite gradient at all any more.
 SMALLEST_SCALE = 2.0**-14
 # The trainer's attributes that a checkpoint brings back.
-SAVED = "step epoch position best evaluations_since_best evaluated_step stop_reason".split()
+SAVED = ["step", "epoch", "position", "best", "evaluations_since_best", "evaluated_step"]
+SAVED += ["stop_reason"]
 
 
-@dataclass(frozen=True)
-class Taken(Generic[Batch]):
+class Taken(NamedTuple, Generic[Batch]):
     """A step whose numbers may not be there yet: reading them makes an accelerator wait."""
 
     step: int
@@ -192,7 +192,7 @@ class Trainer(Generic[Batch]):
                     break
             else:
                 self.epoch, self.position = self.epoch + 1, 0
-                if self.cfg.evaluate_every_steps is None:
+                if self.cfg.evaluate_every_steps is None and self.cfg.metric is not None:
                     self._evaluate()
         if self.evaluated_step != self.step:
             self._evaluate()
@@ -235,7 +235,7 @@ class Trainer(Generic[Batch]):
 
     def take_step(self, parts: list[Part[Batch]]) -> Taken[Batch]:
         """One optimiser step over the mean loss of all samples in its batches."""
-        num_samples = sum(part.total for part in parts)
+        num_samples = sum(part.num_all for part in parts)
         losses: list[Tensor] = []
         for part in parts:
             batch = part.batch
@@ -244,7 +244,7 @@ class Trainer(Generic[Batch]):
             with self._spread.syncing(last=part is parts[-1]):
                 with self._autocast():
                     result = self._spread.step(batch)
-                share = part.count * self.world.size / num_samples
+                share = part.num_own * self.world.size / num_samples
                 loss = result.loss if share == 1 else result.loss * share
                 self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
@@ -282,12 +282,12 @@ class Trainer(Generic[Batch]):
         if not self._unread:
             return
         taken, self._unread = self._unread, []
-        numbers = [t.loss.float() for t in taken]
-        numbers += [t.grad_norm.float() for t in taken if t.grad_norm is not None]
+        numbers = [t.loss for t in taken]
+        numbers += [t.grad_norm for t in taken if t.grad_norm is not None]
         if self.world.size > 1:
             # All ranks leave at the same step.
             numbers.append(torch.tensor(float(self._has_sigterm), device=self.world.device))
-        values = self.world.mean(torch.stack(numbers)).tolist()
+        values = self.world.means(numbers)
         if self.world.size > 1:
             self._is_leaving = values.pop() > 0
         losses, norms = values[: len(taken)], values[len(taken) :]
