@@ -1,1 +1,1 @@
-"""The project's public names under the import paths of its brief; no logic of its own."""
+"""A facade of a few lines: names of the product's brief, re-exported; it holds no logic."""
