@@ -147,9 +147,8 @@ class _Job:
                     advance(1)
                 for name in neural.names:
                     with self._clock(name):
-                        self.scores[name][refresh.score] = neural.fit_and_score(
-                            name, number, refresh, seed
-                        )
+                        scored = neural.fit_and_score(name, refresh, seed)
+                        self.scores[name][refresh.score] = scored
                     advance(1)
 
     def collect(self) -> Scores:
@@ -202,9 +201,7 @@ class _Job:
             self.rounds = self._choose_rounds(trees, refresh, score_x, most)
         self.scores[TREES][refresh.score] = trees.score(score_x, self.rounds)
 
-    def _choose_rounds(
-        self, trees: Trees, refresh: Refresh, score_x: np.ndarray, most: int
-    ) -> int:
+    def _choose_rounds(self, trees: Trees, refresh: Refresh, score_x: np.ndarray, most: int) -> int:
         """The rounds best by AP on the first scored rows, which come before every test period."""
         from sklearn.metrics import average_precision_score
 
