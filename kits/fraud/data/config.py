@@ -138,7 +138,7 @@ class TableData(DataConfig):
         super().__post_init__()
         _require(bool(self.path), "path", self.path, "a path")
         _require(bool(self.mapping), "mapping", self.mapping, "a mapping")
-        _require(self.memory_limit_mib >= 64, "memory_limit_mib", self.memory_limit_mib, ">= 64")
+        _require(self.memory_limit_mib >= 128, "memory_limit_mib", self.memory_limit_mib, ">= 128")
         _require(self.chunk_rows >= 1, "chunk_rows", self.chunk_rows, ">= 1")
 
 

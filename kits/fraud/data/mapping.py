@@ -157,7 +157,7 @@ def read_mapping(path: Path) -> ColumnMapping:
     return ColumnMapping(
         files=_files(top.get("files")),
         clock=clock,
-        tx_id=top.get("tx_id"),
+        tx_id=_text("mapping.tx_id", top["tx_id"]) if "tx_id" in top else None,
         time=_time("mapping.time", top["time"]),
         entities=tuple(entities),
         account=account,
@@ -209,6 +209,13 @@ def _text(where: str, value: Any) -> str:
     return value
 
 
+def _scalar(where: str, keys: Mapping[str, Any], name: str, default: str = "") -> str:
+    value = keys.get(name, default)
+    if not isinstance(value, str):
+        raise ValueError(f"{where}.{name}={value!r} is not one value; give one")
+    return value
+
+
 def _texts(where: str, value: Any) -> tuple[str, ...]:
     values = value if isinstance(value, list) else [value]
     return tuple(name for item in values for name in expand_range(_text(where, item)))
@@ -225,9 +232,11 @@ def _files(value: Any) -> Files:
         _one_of("mapping.files.join.many", many, ("refuse", "first"))
         key = _text("mapping.files.join.key", join.get("key"))
         file = _text("mapping.files.join.file", join.get("file"))
-        joins.append(JoinedFile(file, key, join.get("main_key", key), many == "first"))
+        main_key = _scalar("mapping.files.join", join, "main_key", key)
+        joins.append(JoinedFile(file, key, main_key, many == "first"))
     names = _texts("mapping.files.names", keys["names"]) if "names" in keys else ()
-    return Files(keys.get("main", ""), keys.get("delimiter", ""), names, tuple(joins))
+    main = _scalar("mapping.files", keys, "main")
+    return Files(main, _scalar("mapping.files", keys, "delimiter"), names, tuple(joins))
 
 
 def _time(where: str, value: Any) -> Time:
@@ -238,12 +247,13 @@ def _time(where: str, value: Any) -> Time:
     if "unit" not in keys:
         if "origin" in keys:
             raise ValueError(f"{where}.origin needs a unit; add {where}.unit")
-        return Time(columns, keys.get("format", ""))
+        return Time(columns, _scalar(where, keys, "format"))
     if "format" in keys:
         raise ValueError(f"{where} has format and unit; keep one of them")
     try:
-        unit_s = UNIT_S.get(keys["unit"]) or float(keys["unit"])
-        origin = datetime.fromisoformat(keys.get("origin", "1970-01-01"))
+        unit = _scalar(where, keys, "unit")
+        unit_s = UNIT_S.get(unit) or float(unit)
+        origin = datetime.fromisoformat(_scalar(where, keys, "origin", "1970-01-01"))
     except ValueError as error:
         raise ValueError(
             f"{where}: {error}; unit is one of {', '.join(UNIT_S)} or a number of seconds, "
@@ -266,7 +276,8 @@ def _entity(role: str, value: Any) -> Entity:
     optional = keys.get("optional", default)
     _one_of(f"mapping.{role}.optional", optional, ("yes", "no", "true", "false"))
     columns = _texts(f"mapping.{role}.columns", keys.get("columns", keys.get("column")))
-    return Entity(role, columns, keys.get("kind", role), optional in ("yes", "true"))
+    kind = _scalar(f"mapping.{role}", keys, "kind", role)
+    return Entity(role, columns, kind, optional in ("yes", "true"))
 
 
 def _label(value: Any) -> Label:
@@ -298,5 +309,5 @@ def _numbers(where: str, columns: Mapping[str, Any]) -> tuple[Number, ...]:
         negative = keys.get("negative", "reject")
         _one_of(f"{where}.negative", negative, NEGATIVE)
         column = _text(f"{where}.column", keys.get("column"))
-        numbers.append(Number(name, column, keys.get("strip", ""), negative == "absolute"))
+        numbers.append(Number(name, column, _scalar(where, keys, "strip"), negative == "absolute"))
     return tuple(numbers)

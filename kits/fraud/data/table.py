@@ -127,8 +127,11 @@ def _build(
 
 def _say_unread_numbers(con: duckdb.DuckDBPyConnection, mapping: ColumnMapping) -> None:
     """Say which numeric columns hold texts that are not numbers; such a value is missing."""
-    for i, number in enumerate(mapping.numeric):
-        (count,) = one_row(con, f"SELECT count(*) FROM checked WHERE is_bad_m{i}")
+    if not mapping.numeric:
+        return
+    counts = ", ".join(f"count(*) FILTER (is_bad_m{i})" for i in range(len(mapping.numeric)))
+    row = one_row(con, f"SELECT {counts} FROM checked WHERE reason IS NULL")
+    for number, count in zip(mapping.numeric, row, strict=True):
         if count:
             say(f"  numeric column {number.name}: {count:,} texts that are not numbers are missing")
 
@@ -160,51 +163,78 @@ def _write(
         name: _new_column(folder / f"{name}.npy", dtype, (num_rows, *tail))
         for name, (dtype, tail) in shapes.items()
     }
-    sorted_rows = con.sql(
-        "SELECT * EXCLUDE (reason, unreadable) FROM checked WHERE reason IS NULL ORDER BY time, row"
-    )
-    start = 0
+    positions = _positions(con, folder, num_rows, chunk_rows)
+    good_rows = con.sql("SELECT * EXCLUDE (reason, unreadable) FROM checked WHERE reason IS NULL")
     with progress_bar("converting", num_rows) as advance:
-        for batch in sorted_rows.to_arrow_reader(chunk_rows):
-            part = slice(start, start + batch.num_rows)
-            _convert(batch, mapping, {name: column[part] for name, column in columns.items()})
-            start += batch.num_rows
+        for batch in good_rows.to_arrow_reader(chunk_rows):
+            _convert(batch, mapping, positions[batch["row"].to_numpy()], columns)
             advance(batch.num_rows)
     for column in columns.values():
         if isinstance(column, np.memmap):
             column.flush()
 
 
-def _convert(batch: pa.RecordBatch, mapping: ColumnMapping, out: dict[str, np.ndarray]) -> None:
-    """Write one batch of rows into its part of every column."""
+def _positions(
+    con: duckdb.DuckDBPyConnection, folder: Path, num_rows: int, chunk_rows: int
+) -> np.ndarray:
+    """Return where each row of the file goes when sorted by time and then by row.
+
+    Only numbers are sorted: sorting whole rows would need memory for many of them at once.
+    """
+    (last_row,) = one_row(con, "SELECT max(row) FROM checked")
+    # The file has no name any more once it is open here, so that nothing needs to remove it.
+    with tempfile.TemporaryFile(dir=folder) as file:
+        positions = np.memmap(file, dtype=np.int32, mode="w+", shape=(last_row + 1,))
+    by_time = con.sql("SELECT row FROM checked WHERE reason IS NULL ORDER BY time, row")
+    start = 0
+    with progress_bar("sorting", num_rows) as advance:
+        for batch in by_time.to_arrow_reader(chunk_rows):
+            stop = start + batch.num_rows
+            positions[batch["row"].to_numpy()] = np.arange(start, stop, dtype=np.int32)
+            start = stop
+            advance(batch.num_rows)
+    return positions
+
+
+def _convert(
+    batch: pa.RecordBatch,
+    mapping: ColumnMapping,
+    position: np.ndarray,
+    out: dict[str, np.ndarray],
+) -> None:
+    """Write one batch of rows to their positions in every column."""
     to_seconds = np.round if mapping.clock == "events" else np.floor
-    out["time_s"][:] = to_seconds(batch["time"].to_numpy())
-    out["label_time_s"][:] = to_seconds(batch["label_time"].to_numpy())
-    out["amount"][:] = batch["amount"].to_numpy()
-    out["label"][:] = batch["label"].to_numpy()
-    out["pattern"][:] = 0
+    out["time_s"][position] = to_seconds(batch["time"].to_numpy())
+    out["label_time_s"][position] = to_seconds(batch["label_time"].to_numpy())
+    out["amount"][position] = batch["amount"].to_numpy()
+    out["label"][position] = batch["label"].to_numpy()
     ids = batch["id"] if mapping.tx_id else batch["row"]
     if out["tx_id"].dtype.kind == "S":
-        out["tx_id"][:] = [text.encode() for text in ids.to_pylist()]
+        out["tx_id"][position] = [text.encode() for text in ids.to_pylist()]
     else:
-        out["tx_id"][:] = ids.cast(pa.int64()).to_numpy()
+        out["tx_id"][position] = ids.cast(pa.int64()).to_numpy()
     if mapping.account:
-        out["entities"][:, 0] = _tokens(mapping.account.kind, batch["entity_account"])
+        out["entities"][position, 0] = _tokens(mapping.account.kind, batch["entity_account"])
     else:
-        out["entities"][:, 0] = _tokens("account", batch["row"].cast(pa.string()))
+        out["entities"][position, 0] = _tokens("account", batch["row"].cast(pa.string()))
     for i, entity in enumerate(mapping.entities, start=1):
+        # A new column is all zeros: no such entity.
         if entity.columns:
             texts = batch[f"entity_{entity.role}"]
-            out["entities"][:, i] = _tokens(entity.kind, texts)
-        else:
-            out["entities"][:, i] = 0
+            out["entities"][position, i] = _tokens(entity.kind, texts)
     for i, (name, _) in enumerate(mapping.categorical):
-        out["categorical"][:, i] = _tokens(name, batch[f"c{i}"])
-    for i in range(len(mapping.numeric)):
-        values = batch[f"m{i}"].to_numpy(zero_copy_only=False).astype(np.float64)
-        with np.errstate(over="ignore"):
-            single = values.astype(np.float32)
-        out["numeric"][:, i] = np.where(np.isfinite(single), single, np.nan)
+        out["categorical"][position, i] = _tokens(name, batch[f"c{i}"])
+    if mapping.numeric:
+        out["numeric"][position] = np.stack(
+            [_numbers(batch[f"m{i}"]) for i in range(len(mapping.numeric))], axis=1
+        )
+
+
+def _numbers(values: pa.Array) -> np.ndarray:
+    """Return single precision; NaN for what is missing, infinite or too large."""
+    with np.errstate(over="ignore"):
+        numbers = values.to_numpy(zero_copy_only=False).astype(np.float32)
+    return np.where(np.isfinite(numbers), numbers, np.float32(np.nan))
 
 
 def _tokens(kind: str, texts: pa.Array) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ def connect(folder: Path, memory_limit_mib: int) -> duckdb.DuckDBPyConnection:
     """Open a database that works in a folder, spills there, and reaches nothing else."""
     con = duckdb.connect(str(folder / "work.duckdb"))
     con.execute(f"SET memory_limit = '{int(memory_limit_mib)}MiB'")
+    # Each thread needs room of its own for sorting.
+    con.execute(f"SET threads = {min(os.cpu_count() or 1, max(1, memory_limit_mib // 256))}")
     con.execute(f"SET temp_directory = {literal(str(folder / 'spill'))}")
     con.execute("SET TimeZone = 'UTC'")
     con.execute("SET enable_progress_bar = true")
@@ -180,25 +183,29 @@ def _read_csv(
     run_with_progress(
         con,
         f"reading {path.name}",
-        f"CREATE TABLE {name}_read AS SELECT row_number() OVER () AS row, * FROM read_csv("
-        f"{_path_literal(path)}, delim = {literal(delimiter)}, columns = {{{types}}}, {options})",
+        f"CREATE TABLE {name} AS SELECT row_number() OVER () AS row, NULL::VARCHAR AS unreadable, "
+        f"* FROM read_csv({_path_literal(path)}, delim = {literal(delimiter)}, "
+        f"columns = {{{types}}}, {options})",
     )
-    # Rows that could be read are counted without the others; put the gaps back.
-    header_lines = 0 if names else 1
+    _put_back_unreadable(con, name, header_lines=0 if names else 1)
+    return TextTable(name, path, columns)
+
+
+def _put_back_unreadable(con: duckdb.DuckDBPyConnection, name: str, *, header_lines: int) -> None:
+    """Add the rows that could not be read, and count the others with them."""
     con.execute(
         f"CREATE TABLE {name}_lines AS SELECT line - {header_lines} AS row, "
         f"first(csv_line) AS unreadable, row_number() OVER (ORDER BY line) AS rank "
         f"FROM {name}_errors GROUP BY line"
     )
+    # Row numbers alone go through the join: whole rows would need memory for all of them.
     con.execute(
-        f"CREATE TABLE {name} AS SELECT r.row + coalesce(g.rank, 0) AS row, "
-        f"NULL::VARCHAR AS unreadable, r.* EXCLUDE (row) FROM {name}_read r ASOF LEFT JOIN "
-        f"(SELECT row - rank AS before, max(rank) AS rank FROM {name}_lines GROUP BY 1) g "
-        "ON r.row > g.before"
+        f"UPDATE {name} SET row = moved.row FROM (SELECT r.row AS old_row, r.row + g.rank AS row "
+        f"FROM (SELECT row FROM {name}) r ASOF JOIN (SELECT row - rank AS before, "
+        f"max(rank) AS rank FROM {name}_lines GROUP BY 1) g ON r.row > g.before) AS moved "
+        f"WHERE {name}.row = moved.old_row"
     )
     con.execute(f"INSERT INTO {name} (row, unreadable) SELECT row, unreadable FROM {name}_lines")
-    con.execute(f"DROP TABLE {name}_read")
-    return TextTable(name, path, columns)
 
 
 def _first_line(path: Path) -> str:
