@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +92,11 @@ def _map_array(path: Path) -> np.ndarray:
 def _open(folder: Path) -> Events | None:
     if not (folder / META).is_file():
         return None
-    meta = json.loads((folder / META).read_text())
     try:
+        meta = json.loads((folder / META).read_text())
         columns = map_columns(folder)
         is_same = fingerprint_columns(columns) == meta["fingerprint"]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
         say(f"{folder}: {error}")
         is_same = False
     if not is_same:
@@ -126,7 +126,7 @@ def _new_folder(folder: Path, cache: Path) -> Iterator[Path]:
 def _take_place(temporary: Path, folder: Path) -> None:
     # A folder cannot replace a filled one, so the old one steps aside first.
     aside = temporary.with_name(temporary.name + "-old")
-    if folder.exists():
+    with suppress(FileNotFoundError):
         folder.rename(aside)
     try:
         temporary.rename(folder)

@@ -75,11 +75,17 @@ def run_with_progress(con: duckdb.DuckDBPyConnection, title: str, sql: str) -> N
         worker = threading.Thread(target=work)
         worker.start()
         shown = 0
-        while worker.is_alive():
-            worker.join(POLL_S)
-            done = int(max(0.0, con.query_progress())) if worker.is_alive() else 100
-            advance(max(0, done - shown))
-            shown = max(shown, done)
+        try:
+            while worker.is_alive():
+                worker.join(POLL_S)
+                done = int(max(0.0, con.query_progress())) if worker.is_alive() else 100
+                advance(max(0, done - shown))
+                shown = max(shown, done)
+        except BaseException:
+            # Ctrl-C reaches this thread alone; the statement must not go on without it.
+            con.interrupt()
+            worker.join()
+            raise
     if errors:
         raise errors[0]
 
