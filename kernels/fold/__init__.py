@@ -2,9 +2,11 @@
 
 State = fold(events, labels). An event's row is written before the event changes the state; a label
 changes it only from the time at which it is visible. `reference.py` is the definition, the native
-code gives the same bits.
+code gives the same bits; `FEATURES` says what each feature means.
 """
 
-from kernels.fold.native import Fold, Labels, Rows
+from kernels.fold.features import FEATURES
+from kernels.fold.native import Fold
+from kernels.fold.rows import Labels, Rows
 
-__all__ = ["Fold", "Labels", "Rows"]
+__all__ = ["FEATURES", "Fold", "Labels", "Rows"]

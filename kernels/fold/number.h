@@ -17,6 +17,8 @@ inline uint64_t to_bits(double value) {
   return bits;
 }
 
+constexpr uint64_t kInfinityBits = 0x7ff0000000000000ull;
+
 inline double not_a_number() { return from_bits(0x7ff8000000000000ull); }
 
 // (-ln 2)^k / k!: the Taylor series of 2^-f, below 1e-16 relative for f in [0, 1).
@@ -37,14 +39,16 @@ constexpr double kExp2[] = {
     -1.3691488853904124e-12,
 };
 
-// 2^-x for x >= 0; 0 from x = 1000 on.
+// 2^-x for x >= 0; 1 below, 0 from x = 1000 on. No branch: a loop of them becomes vectors.
 inline double exp2_negative(double x) {
-  if (!(x < 1000.0)) return 0.0;
-  const int64_t whole = static_cast<int64_t>(x);
-  const double f = x - static_cast<double>(whole);
+  const bool small = x < 1000.0;
+  const double y = small && x > 0.0 ? x : 0.0;
+  const int32_t whole = static_cast<int32_t>(y);
+  const double f = y - static_cast<double>(whole);
   double sum = kExp2[13];
   for (int k = 12; k >= 0; --k) sum = sum * f + kExp2[k];
-  return sum * from_bits(static_cast<uint64_t>(1023 - whole) << 52);
+  const double value = sum * from_bits(static_cast<uint64_t>(1023 - whole) << 52);
+  return small ? value : 0.0;
 }
 
 // log2(x) for finite x >= 1: exponent + atanh series of the mantissa in [sqrt(1/2), sqrt(2)).

@@ -1,103 +1,53 @@
-// State of the fold: what is remembered per entity, per pair and per event. C headers only.
+// State of the fold: what is remembered per entity, per pair and per event.
 #pragma once
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "table.h"
 
 namespace fold {
 
 constexpr int kMaxRoles = 8;
 constexpr int kHistory = 16;     // events of an account that the sequence model sees
 constexpr int kNeighbours = 32;  // events around an account that the graph model sees
-constexpr int kWindows = 3;      // 1 day, 7 days, 30 days
-constexpr int kBuckets = 8;      // a window is rolled forward in eighths
-constexpr int kHalfLives = 4;    // 1 hour, 1 day, 8 days, 32 days
+constexpr int kWindows = 3;
+constexpr int kBuckets = 8;    // a window is rolled forward in eighths
+constexpr int kHalfLives = 4;  // 1 hour, 1 day, 8 days, 32 days
 constexpr int64_t kDay = 86400;
+constexpr int64_t kWindowSeconds[kWindows] = {kDay, 7 * kDay, 30 * kDay};
+constexpr int64_t kBurstGap = 14 * kDay;
 constexpr int64_t kNever = INT64_MIN;
+constexpr double kLoud = 2.5;  // an amount this many times the account's habit is loud
 
-// A growable array of plain values, zeroed when it grows.
-template <typename T>
-struct Array {
-  T* data = nullptr;
-  int64_t size = 0;
-  int64_t capacity = 0;
-
-  // Returns false when memory ran out; the array is then unchanged.
-  bool grow(int64_t wanted) {
-    if (wanted <= size) return true;
-    if (wanted > capacity) {
-      int64_t next = capacity ? capacity : 1024;
-      while (next < wanted) next += next / 2 + 1;
-      T* moved = static_cast<T*>(realloc(data, static_cast<size_t>(next) * sizeof(T)));
-      if (!moved) return false;
-      data = moved;
-      capacity = next;
-    }
-    memset(static_cast<void*>(data + size), 0, static_cast<size_t>(wanted - size) * sizeof(T));
-    size = wanted;
-    return true;
-  }
-  T& operator[](int64_t i) { return data[i]; }
-  int64_t bytes() const { return capacity * static_cast<int64_t>(sizeof(T)); }
-  void release() { free(data); }
-};
-
-inline uint64_t mix(uint64_t x) {  // splitmix64 finaliser
-  x ^= x >> 30;
-  x *= 0xbf58476d1ce4e5b9ull;
-  x ^= x >> 27;
-  x *= 0x94d049bb133111ebull;
-  return x ^ (x >> 31);
-}
-
-// Open addressing from a 64-bit key to a dense slot 0, 1, 2, ...
-struct SlotMap {
-  struct Cell {
-    uint64_t key;
-    int64_t slot_plus_one;
-  };
-  Array<Cell> cells;
-  int64_t size = 0;
-
-  bool rehash() {
-    Array<Cell> old = cells;
-    Array<Cell> wider;
-    if (!wider.grow(old.size ? old.size * 2 : 1024)) return false;
-    const uint64_t mask = static_cast<uint64_t>(wider.size) - 1;
-    for (int64_t i = 0; i < old.size; ++i) {
-      if (!old[i].slot_plus_one) continue;
-      uint64_t at = mix(old[i].key) & mask;
-      while (wider[static_cast<int64_t>(at)].slot_plus_one) at = (at + 1) & mask;
-      wider[static_cast<int64_t>(at)] = old[i];
-    }
-    old.release();
-    cells = wider;
-    return true;
-  }
-  // The slot of a key, a new one if the key is unseen; -1 when memory ran out.
-  int64_t slot(uint64_t key) {
-    if (size * 10 >= cells.size * 7 && !rehash()) return -1;
-    const uint64_t mask = static_cast<uint64_t>(cells.size) - 1;
-    uint64_t at = mix(key) & mask;
-    for (;; at = (at + 1) & mask) {
-      Cell& cell = cells[static_cast<int64_t>(at)];
-      if (!cell.slot_plus_one) {
-        cell = Cell{key, ++size};
-        return size - 1;
-      }
-      if (cell.key == key) return cell.slot_plus_one - 1;
-    }
-  }
-};
-
-// The last N event numbers, newest at `newest`.
+// Which of the last N events each column holds, newest at (count - 1) % N.
 template <int N>
 struct Ring {
-  int32_t event[N];
   int32_t count;  // how many were ever pushed
-  void push(int32_t e) { event[count++ % N] = e; }
+  int32_t event[N];
+  int8_t status[N];  // -1 not known, 0 known legitimate, 1 known fraud
   int32_t length() const { return count < N ? count : N; }
-  int32_t newest(int32_t i) const { return event[(count - 1 - i) % N]; }
+  int32_t newest(int32_t i) const { return (count - 1 - i) % N; }
+  int32_t push(int32_t number) {
+    const int32_t at = count++ % N;
+    event[at] = number;
+    status[at] = -1;
+    return at;
+  }
+  // Notes the label of an event if it is still here.
+  void mark(int32_t number, int8_t fraud) {
+    const int32_t n = length();
+    for (int32_t i = 0; i < n; ++i) status[i] = event[i] == number ? fraud : status[i];
+  }
+};
+
+// The last events of one account.
+struct History : Ring<kHistory> {
+  int64_t time[kHistory];
+  double ratio[kHistory];  // amount over the account's habit at that time; NaN without a habit
+};
+
+// The last events of anyone at one entity.
+struct Around : Ring<kNeighbours> {
+  int32_t account[kNeighbours];
+  int8_t loud[kNeighbours];
+  int64_t time[kHistory];  // of the newest kHistory, at count % kHistory
 };
 
 // Events of a rolling window, counted in eighths of it.
@@ -117,7 +67,7 @@ struct FraudRun {
 
 // One entity in one role.
 struct Entity {
-  int64_t seen;  // 0 until the first event
+  int64_t seen;  // events
   int64_t first_time, last_time;
   double decayed_count[kHalfLives], decayed_amount[kHalfLives];
   Window window[kWindows];
@@ -125,6 +75,7 @@ struct Entity {
   double habit_count, habit_sum, habit_square;
   double log_count, log_sum, log_square;
   double recent_amount[kHistory];
+  uint8_t recent_order[kHistory];  // positions in recent_amount by rising amount
   // Excess of amounts over the account's habit, seen at this entity, labelled or not.
   double excess_1d, excess_8d;
   int64_t loud_last_time, loud_burst_start;
@@ -141,14 +92,42 @@ struct Pair {
   int64_t count, last_time;
 };
 
-// What must be remembered of an event until its label arrives, and while a ring points to it.
+// What must be remembered of an event until its label arrives.
 struct Event {
   int64_t time;
-  double amount;
-  double log_amount;
-  double ratio;   // amount over the account's habit at that time; NaN while there is no habit
   int32_t account;
-  int8_t status;  // -1 not known, 0 known legitimate, 1 known fraud
+  int8_t loud;
+};
+
+struct Engine {
+  int32_t num_roles;
+  int32_t num_kinds;
+  int32_t kind[kMaxRoles];
+  int32_t shared[kMaxRoles];  // may this role's ring hold events of other accounts?
+  SlotMap slots[kMaxRoles];   // by kind
+  SlotMap pairs[kMaxRoles];   // account x role
+  Array<Entity> entities[kMaxRoles];
+  Array<History> history;         // by account
+  Array<int32_t> account_frauds;  // by account: known frauds, apart for quick look-up
+  Array<Around> around[kMaxRoles];  // by kind; none where the account alone uses the kind
+  Array<Pair> pair_state[kMaxRoles];
+  // Stand for a role that an event leaves empty (token 0); never changed.
+  Entity no_entity;
+  Around no_around;
+  Pair no_pair;
+  Array<Event> events;
+  Array<int32_t> event_slot;  // (events, roles)
+  Array<double> event_habit;  // (events, roles): what was added to each entity's habit
+
+  const Entity& entity_of(int role, int32_t slot) const {
+    return slot < 0 ? no_entity : entities[role][slot];
+  }
+  const Around& around_of(int role, int32_t slot) const {
+    return slot < 0 ? no_around : around[kind[role]][slot];
+  }
+  const Pair& pair_of(int role, int64_t pair) const {
+    return pair < 0 ? no_pair : pair_state[role][pair];
+  }
 };
 
 }  // namespace fold
