@@ -8,14 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TextColumn
 from typing_extensions import override
 
 if TYPE_CHECKING:
@@ -51,15 +44,10 @@ class ProgressBar(Callback):
         """Write to a console (default: standard error)."""
         self.console = console or Console(file=sys.stderr)
         self.period_s = 0.2 if self.console.is_terminal else line_every_s
-        self._next_s, self._text, self._num_done = 0.0, "", 0
-        columns = (
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[text]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        # Refreshed from on_step: rich's own thread would compete with the training's.
+        self._next_s, self._text = 0.0, ""
+        # Progress and time left, then our numbers. Refreshed from on_step: rich's own thread would
+        # compete with the training's.
+        columns = (*Progress.get_default_columns(), TextColumn("{task.fields[text]}"))
         self._bar = Progress(*columns, console=self.console, auto_refresh=False)
         self._task = self._bar.add_task("", text="")
 
@@ -75,7 +63,6 @@ class ProgressBar(Callback):
     @override
     def on_step(self, trainer: Trainer[Any], step: int, loss: float) -> None:
         """Move the bar, a few times per second at most."""
-        self._num_done = step
         if (now := time.perf_counter()) < self._next_s:
             return
         self._next_s = now + self.period_s
@@ -85,12 +72,13 @@ class ProgressBar(Callback):
         rate = (step - self._first) / (now - self._start_s)
         total = trainer.num_steps
         left = f", {(total - step) / rate:.0f} s left" if total else ""
-        self._line(f"step {step}/{total or '?'}: {self._text or f'loss {loss:.4g}'}{left}")
+        self._line(f"{self._text or f'step {step}, loss {loss:.4g}'}{left}")
 
     @override
     def on_log(self, trainer: Trainer[Any], logs: Mapping[str, float]) -> None:
         """Remember the numbers to show."""
-        self._text = f"loss {logs['loss']:.4g}, {logs['samples_per_s']:,.0f} samples/s"
+        speed = f"{logs['samples_per_s']:,.0f} samples/s"
+        self._text = f"step {trainer.step}, loss {logs['loss']:.4g}, {speed}"
 
     @override
     def on_evaluate(self, trainer: Trainer[Any], metrics: Mapping[str, float]) -> None:

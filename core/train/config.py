@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-OPTIMIZERS = ("adamw", "sgd")
-SCHEDULES = ("cosine", "warm_restarts", "constant")
-DEVICES = ("auto", "cpu", "cuda", "npu")
-PARALLEL = ("ddp", "fsdp")
-PRECISIONS = ("fp32", "bf16", "fp16", "auto")
-COMPILE = ("off", "on", "auto")
-MODES = ("max", "min")
+
+def _check(group: str, cfg: Any, rules: dict[str, tuple[str, Callable[[Any], bool]]]) -> None:
+    for names, (rule, is_kept) in rules.items():
+        for name in names.split():
+            value = getattr(cfg, name)
+            if value is not None and not is_kept(value):
+                raise ValueError(f"{group}.{name}={value!r} is not {rule}; set {group}.{name}")
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}={value!r} is not one of {', '.join(choices)}; set {name}")
+def _one_of(*names: str) -> tuple[str, Callable[[Any], bool]]:
+    return f"one of {', '.join(names)}", lambda value: value in names
 
 
-def _check(name: str, value: Any, rule: str, ok: bool) -> None:
-    if not ok:
-        raise ValueError(f"{name}={value!r} is not {rule}; set {name}")
+POSITIVE = ("positive", lambda value: value > 0)
+NOT_NEGATIVE = ("0 or more", lambda value: value >= 0)
+COUNT = ("1 or more", lambda value: value >= 1)
 
 
 @dataclass
@@ -56,22 +56,17 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         """Check names and ranges."""
-        _check_choice("optim.name", self.name, OPTIMIZERS)
-        _check_choice("optim.schedule", self.schedule, SCHEDULES)
-        _check("optim.lr", self.lr, "positive", self.lr > 0)
-        _check("optim.weight_decay", self.weight_decay, "0 or more", self.weight_decay >= 0)
-        for name in ("beta1", "beta2", "momentum"):
-            value = getattr(self, name)
-            _check(f"optim.{name}", value, "in [0, 1)", 0 <= value < 1)
-        _check("optim.warmup_steps", self.warmup_steps, "0 or more", self.warmup_steps >= 0)
-        _check("optim.min_lr_share", self.min_lr_share, "in [0, 1]", 0 <= self.min_lr_share <= 1)
-        _check("optim.restart_steps", self.restart_steps, "1 or more", self.restart_steps >= 1)
-        _check("optim.restart_factor", self.restart_factor, "1 or more", self.restart_factor >= 1)
-        if self.clip_norm is not None:
-            _check("optim.clip_norm", self.clip_norm, "positive or null", self.clip_norm > 0)
-        if self.ema_decay is not None:
-            ok = 0 < self.ema_decay < 1
-            _check("optim.ema_decay", self.ema_decay, "in (0, 1) or null", ok)
+        rules = {
+            "name": _one_of("adamw", "sgd"),
+            "schedule": _one_of("cosine", "warm_restarts", "constant"),
+            "lr clip_norm": POSITIVE,
+            "weight_decay warmup_steps": NOT_NEGATIVE,
+            "restart_steps restart_factor": COUNT,
+            "beta1 beta2 momentum": ("in [0, 1)", lambda value: 0 <= value < 1),
+            "min_lr_share": ("in [0, 1]", lambda value: 0 <= value <= 1),
+            "ema_decay": ("in (0, 1)", lambda value: 0 < value < 1),
+        }
+        _check("optim", self, rules)
 
 
 @dataclass
@@ -130,21 +125,18 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         """Check names, ranges and pairs of values."""
-        _check_choice("trainer.device", self.device, DEVICES)
-        _check_choice("trainer.parallel", self.parallel, PARALLEL)
-        _check_choice("trainer.precision", self.precision, PRECISIONS)
-        _check_choice("trainer.compile", self.compile, COMPILE)
-        _check_choice("trainer.metric_mode", self.metric_mode, MODES)
-        counts = ("epochs", "accumulate", "measure_steps", "keep_checkpoints", "log_every_steps")
-        for name in counts:
-            value = getattr(self, name)
-            _check(f"trainer.{name}", value, "1 or more", value >= 1)
-        limits = ("max_steps", "num_threads", "evaluate_every_steps", "checkpoint_every_steps")
-        for name in (*limits, "patience"):
-            value = getattr(self, name)
-            _check(f"trainer.{name}", value, "1 or more, or null", value is None or value >= 1)
-        _check("trainer.seed", self.seed, "0 or more", self.seed >= 0)
-        _check("trainer.loss_tolerance", self.loss_tolerance, "positive", self.loss_tolerance > 0)
+        rules = {
+            "device": _one_of("auto", "cpu", "cuda", "npu"),
+            "parallel": _one_of("ddp", "fsdp"),
+            "precision": _one_of("fp32", "bf16", "fp16", "auto"),
+            "compile": _one_of("off", "on", "auto"),
+            "metric_mode": _one_of("max", "min"),
+            "seed": NOT_NEGATIVE,
+            "loss_tolerance": POSITIVE,
+            "epochs accumulate measure_steps keep_checkpoints log_every_steps": COUNT,
+            "max_steps num_threads evaluate_every_steps checkpoint_every_steps patience": COUNT,
+        }
+        _check("trainer", self, rules)
         if self.patience is not None and self.metric is None:
             raise ValueError(
                 f"trainer.patience={self.patience} has no metric to wait for; set trainer.metric"

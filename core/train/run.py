@@ -102,7 +102,7 @@ def environment() -> dict[str, Any]:
 
 
 def _make(kit: str, cfg: Any, runs_dir: Path) -> Path:
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")[:-3]
     given = getattr(getattr(cfg, "trainer", None), "run_dir", None)
     suffix = ""
     if given is not None:
@@ -111,24 +111,12 @@ def _make(kit: str, cfg: Any, runs_dir: Path) -> Path:
             raise ValueError(f"trainer.run_dir={given!r} is not a directory; name a run to go on")
         suffix = f"-{now}" if (path / "config.yaml").exists() else ""
     else:
-        path = _new_folder(runs_dir / kit, now)
+        path = runs_dir / kit / now
+        path.mkdir(parents=True)
     text = yaml.safe_dump(json.loads(json.dumps(asdict(cfg), default=str)), sort_keys=False)
     write_atomic(path / f"config{suffix}.yaml", text)
     write_atomic(path / f"environment{suffix}.json", json.dumps(environment(), indent=2) + "\n")
     return path
-
-
-def _new_folder(parent: Path, name: str) -> Path:
-    parent.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        path = parent / (name if number == 1 else f"{name}-{number}")
-        try:
-            path.mkdir()
-        except FileExistsError:  # another run started in the same second
-            number += 1
-        else:
-            return path
 
 
 def _git_state(file: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch.distributed.tensor.debug import CommDebugMode
 
 from core.train.callbacks import Callback
+from core.train.run import Run
 from core.train.trainer import Trainer
 from tests.core.train.tiny import QUIET, TinyTask, settings
 
@@ -64,6 +65,7 @@ def collectives(folder: Path, parallel: str) -> list[int]:
 def main() -> None:
     folder = Path(sys.argv[1])
     results = {
+        "run": str(Run.create("kit", settings(), folder / "runs").path),
         "ddp": run(folder, "ddp"),
         "fsdp": run(folder, "fsdp", trainer={"parallel": "fsdp"}),
         "fsdp fp16": run(folder, "fsdp16", trainer={"parallel": "fsdp", "precision": "fp16"}),

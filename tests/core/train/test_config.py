@@ -15,13 +15,13 @@ from core.train.config import OptimConfig, TrainConfig, TrainerConfig
         ),
         (lambda: TrainerConfig(parallel="tp"), "trainer.parallel='tp' is not one of ddp, fsdp"),
         (lambda: TrainerConfig(epochs=0), "trainer.epochs=0 is not 1 or more"),
-        (lambda: TrainerConfig(max_steps=0), "trainer.max_steps=0 is not 1 or more, or null"),
+        (lambda: TrainerConfig(max_steps=0), "trainer.max_steps=0 is not 1 or more"),
         (lambda: TrainerConfig(metric=None, patience=3), "trainer.patience=3 has no metric"),
         (lambda: OptimConfig(name="lion"), "optim.name='lion' is not one of adamw, sgd"),
         (lambda: OptimConfig(lr=0), "optim.lr=0 is not positive"),
         (lambda: OptimConfig(beta2=1.0), r"optim.beta2=1.0 is not in \[0, 1\)"),
-        (lambda: OptimConfig(ema_decay=1.0), r"optim.ema_decay=1.0 is not in \(0, 1\) or null"),
-        (lambda: OptimConfig(clip_norm=0.0), "optim.clip_norm=0.0 is not positive or null"),
+        (lambda: OptimConfig(ema_decay=1.0), r"optim.ema_decay=1.0 is not in \(0, 1\)"),
+        (lambda: OptimConfig(clip_norm=0.0), "optim.clip_norm=0.0 is not positive"),
     ],
 )
 def test_wrong_settings_are_named(make, message):

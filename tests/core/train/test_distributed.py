@@ -107,6 +107,11 @@ def test_measuring_on_two_ranks_leaves_the_run_unchanged(two_ranks):
     assert len(results["auto"]["losses"]) == len(results["ddp"]["losses"])
 
 
+def test_the_ranks_share_one_run_folder(two_ranks):
+    (first, _), folder = two_ranks
+    assert [str(path) for path in (folder / "runs" / "kit").iterdir()] == [first["run"]]
+
+
 def test_every_device_has_its_backend():
     assert BACKENDS == {"cpu": "gloo", "cuda": "nccl", "npu": "hccl"}
 
