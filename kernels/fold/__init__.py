@@ -7,6 +7,6 @@ code gives the same bits; `FEATURES` says what each feature means.
 
 from kernels.fold.features import FEATURES
 from kernels.fold.native import Fold
-from kernels.fold.rows import Labels, Rows
+from kernels.fold.rows import HISTORY, NEIGHBOURS, Labels, Rows
 
-__all__ = ["FEATURES", "Fold", "Labels", "Rows"]
+__all__ = ["FEATURES", "HISTORY", "NEIGHBOURS", "Fold", "Labels", "Rows"]
