@@ -32,7 +32,8 @@ from kits.fraud.tables import comparison_table
 PRIMARY, TREES, NEURAL = "deepkits", "lightgbm", "lstm_gat"
 SHORT_TREES = "lightgbm_short"
 # Rounds tried on the first scored validation period, as shares of the most allowed.
-ROUND_SHARES = (0.125, 0.25, 0.5, 0.75, 1.0)
+ROUND_SHARES = (0.25, 0.5, 0.75, 1.0)
+ROUNDS_TOLERANCE = 0.01
 SMOKE_ROUNDS = 60
 
 # Best of the book's models by AP over its four test weeks, trained on 7 days (chapter 7).
@@ -202,7 +203,10 @@ class _Job:
         self.scores[TREES][refresh.score] = trees.score(score_x, self.rounds)
 
     def _choose_rounds(self, trees: Trees, refresh: Refresh, score_x: np.ndarray, most: int) -> int:
-        """The rounds best by AP on the first scored rows, which come before every test period."""
+        """The fewest rounds that reach the best AP on the first scored rows, but for 1 %.
+
+        These rows come before every test period.
+        """
         from sklearn.metrics import average_precision_score
 
         label = np.asarray(self.events.label)[refresh.score]
@@ -210,7 +214,8 @@ class _Job:
             rounds: average_precision_score(label, trees.score(score_x, rounds))
             for rounds in (max(1, round(most * share)) for share in ROUND_SHARES)
         }
-        best = max(tried, key=lambda rounds: tried[rounds])
+        enough = (1 - ROUNDS_TOLERANCE) * max(tried.values())
+        best = min(rounds for rounds, ap in tried.items() if ap >= enough)
         found = ", ".join(f"{rounds}: {ap:.3f}" for rounds, ap in tried.items())
         say(f"boosting rounds by AP before the first test period: {found}; {best} taken")
         return best

@@ -1,0 +1,96 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from core.train.config import OptimConfig, TrainerConfig
+from kits.fraud.config import FraudTrainConfig, SplitConfig, TreesConfig
+from kits.fraud.data.config import HandbookData
+from kits.fraud.evaluate import evaluate_run
+from kits.fraud.model_config import LstmGatConfig
+from kits.fraud.prequential import run_prequential
+from kits.fraud.scores import load_scores
+
+
+def config(folder, **data):
+    return FraudTrainConfig(
+        trainer=TrainerConfig(
+            max_steps=4, metric=None, smoke=True, progress=False, tensorboard=False,
+            runs_dir=str(folder / "runs"), num_threads=1,
+        ),
+        optim=OptimConfig(lr=2e-3, warmup_steps=1),
+        data=HandbookData(
+            num_customers=800, num_terminals=1600, radius=8.0, num_days=122,
+            terminals_per_day=2, customers_per_day=3, cache_dir=str(folder / "cache"), **data,
+        ),
+        model=LstmGatConfig(batch_size=64),
+        split=SplitConfig(short_window_days=7.0, num_periods=1),
+        trees=TreesConfig(max_rounds=20),
+        controls=["shuffled"],
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return run_prequential(config(tmp_path_factory.mktemp("fraud")))
+
+
+@pytest.fixture(scope="module")
+def metrics(run):
+    return json.loads((run / "metrics.json").read_text())
+
+
+def test_a_run_leaves_what_explains_it(run):
+    for name in (
+        "config.yaml", "environment.json", "data.json", "scores.npz", "facts.json",
+        "metrics.json", "report.html", "model/model.json", "model/trees_0.txt",
+    ):  # fmt: skip
+        assert (run / name).stat().st_size > 0, name
+    assert len(json.loads((run / "data.json").read_text())["sha256"]) == 64
+    assert json.loads((run / "environment.json").read_text())["packages"]["lightgbm"]
+
+
+def test_metrics_have_the_documented_flat_keys(metrics):
+    keys = ("ap", "auc", "cp_at_100", "recall_at_fpr_0.003", "detectable_recall_at_fpr_0.003",
+            "fpr_test", "value_recall_at_fpr_0.003", "ece")  # fmt: skip
+    for key in keys:
+        assert 0 <= metrics[key] <= 1, key
+        assert metrics[f"{key}.low"] <= metrics[key] <= metrics[f"{key}.high"], key
+    for name in ("lightgbm", "logistic", "random_forest", "xgboost", "lstm", "lstm_gat", "brief"):
+        for key in ("ap", "auc", "cp_at_100", "fpr_test"):
+            assert math.isfinite(metrics[f"baseline.{name}.{key}"]), (name, key)
+    assert metrics["smoke"] is True
+    assert metrics["window.lightgbm_short.ap"] > 0
+    assert "control.lstm_gat_shuffled.worth.ap" in metrics
+    assert any(key.startswith("week.2018-07-") and key.endswith(".ap") for key in metrics)
+
+
+def test_scoring_beats_chance_by_far(metrics):
+    assert metrics["baseline.lightgbm.auc"] > 0.7
+    assert metrics["auc"] > 0.7
+
+
+def test_evaluating_again_gives_the_same_numbers(run, metrics):
+    assert evaluate_run(run) == metrics
+
+
+def test_all_models_scored_the_same_rows(run):
+    scores = load_scores(run / "scores.npz")
+    (period,) = scores.periods
+    rows = {len(scored.label) for scored in period.test.values()}
+    assert len(rows) == 1
+
+
+def test_the_leak_checks_of_the_run_passed(run):
+    checks = json.loads((run / "facts.json").read_text())["leak_checks"]
+    assert checks
+    assert all(check["passed"] for check in checks)
+
+
+@pytest.mark.slow
+def test_the_same_command_gives_the_same_scores(run, tmp_path):
+    again = run_prequential(config(tmp_path))
+    one, two = (load_scores(path / "scores.npz").periods[0].test for path in (run, again))
+    for name in one:
+        assert np.array_equal(one[name].score, two[name].score), name
