@@ -207,7 +207,7 @@ def test_s_ffsd_by_folder(tmp_path):
     assert events.time_s.tolist() == [0, 86_400, 2 * 86_400]
     assert events.label.tolist() == [0, 1, -1]
     assert events.entity_roles == ("account", "counterparty", "location")
-    assert events.categorical_names == ("Type", "Location")
+    assert events.categorical_names == ("Type",)
     (tmp_path / "s-ffsd-dev.csv.gz").write_bytes(b"")
     with pytest.raises(ValueError, match="holds 2 files"):
         load_events(cfg)
