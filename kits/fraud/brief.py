@@ -42,9 +42,11 @@ class BriefScorer(nn.Module):
         self.detector = FraudDetector()
 
     @torch.no_grad()
-    def fit_inputs(self, features: Tensor, fraud_rate: float) -> None:
-        """Fit the standardisation; the first probabilities start at the share of frauds."""
-        self.encoder.fit(features)
+    def fit_inputs(
+        self, features: Tensor, fraud_rate: float, encoder: EventEncoder | None = None
+    ) -> None:
+        """Fit the inputs, as LstmGat does; the first probabilities are the share of frauds."""
+        self.encoder.fit(features, encoder)
         self.detector.gat.bias.fill_(float(torch.logit(torch.tensor(fraud_rate), eps=1e-6)))
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:

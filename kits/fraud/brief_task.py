@@ -37,6 +37,7 @@ class BriefTask:
         cfg: the size of a window and how many train.
         seed: of the weights and the order.
         start: a task of the same arrays whose model is trained on; its model is changed.
+        events: the table of another task of the same arrays, to share its memory and statistics.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class BriefTask:
         *,
         seed: int = 0,
         start: BriefTask | None = None,
+        events: EventTable | None = None,
     ) -> None:
         self.arrays, self.cfg, self.seed = arrays, cfg, seed
         self.half = cfg.window // 2
@@ -55,8 +57,7 @@ class BriefTask:
             torch.manual_seed(seed)
             shape = arrays.features.shape[1], arrays.codes.shape[1]
             self.model = BriefScorer(*shape, cfg.num_codes)
-            fit_inputs(self.model, arrays, self.rows["train"], seed)
-            self.events = EventTable(arrays, self.model.encoder)
+            self.events = fit_inputs(self.model, arrays, self.rows["train"], events)
         else:
             self.model, self.events = start.model, start.events
         self.is_counted = {split: self._mark(self.rows[split]) for split in self.rows}

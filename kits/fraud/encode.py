@@ -53,13 +53,18 @@ class EventEncoder(nn.Module):
             nn.init.normal_(self.embedding.weight, std=0.1)
 
     @torch.no_grad()
-    def fit(self, features: Tensor) -> None:
-        """Take mean and spread from training rows.
+    def fit(self, features: Tensor, other: EventEncoder | None = None) -> None:
+        """Take mean and spread from training rows, or from another encoder.
 
         Args:
             features: (rows, F) raw, NaN where missing; a feature that is constant or always
                 missing gets scale 0 and so no influence.
+            other: an encoder that is fitted already.
         """
+        if other is not None:
+            self.mean.copy_(other.mean)
+            self.scale.copy_(other.scale)
+            return
         x = torch.sign(features) * torch.log1p(features.abs())
         self.mean.copy_(x.nanmean(0).nan_to_num())
         spread = (x - self.mean).square().nanmean(0).sqrt().nan_to_num()

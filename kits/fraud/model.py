@@ -57,14 +57,17 @@ class LstmGat(nn.Module):
         )
 
     @torch.no_grad()
-    def fit_inputs(self, features: Tensor, fraud_rate: float) -> None:
+    def fit_inputs(
+        self, features: Tensor, fraud_rate: float, encoder: EventEncoder | None = None
+    ) -> None:
         """Fit what is not learned by gradients.
 
         Args:
             features: (rows, F) raw features of training rows.
             fraud_rate: share of frauds in the training data; the first logits start there.
+            encoder: whose standardisation to take instead of fitting it.
         """
-        self.encoder.fit(features)
+        self.encoder.fit(features, encoder)
         self.ramps.fit(self.encoder.standardise(features))
         self.head[-1].bias.fill_(float(torch.logit(torch.tensor(fraud_rate), eps=1e-6)))
 

@@ -31,7 +31,7 @@ MAX_FIT_NUMBERS = 15_000_000
 CHUNK = 65_536
 # Above this the standardised features are computed batch by batch instead of once.
 MAX_TABLE_BYTES = 4 << 30
-PREDICT_BATCH = 1024
+PREDICT_BATCH = 512
 
 
 class ScoreTask(Protocol):
@@ -48,7 +48,7 @@ class EventTable:
     """Standardised features of all events, in half precision: computed once, gathered often."""
 
     def __init__(self, arrays: FraudArrays, encoder: EventEncoder) -> None:
-        self._features, self._codes, self._encoder = arrays.features, arrays.codes, encoder
+        self._features, self._codes, self.encoder = arrays.features, arrays.codes, encoder
         self._table: Tensor | None = None
         if 2 * arrays.features.size <= MAX_TABLE_BYTES:
             self._table = torch.empty(arrays.features.shape, dtype=torch.float16)
@@ -69,8 +69,9 @@ class EventTable:
         return torch.from_numpy(self._codes[np.maximum(events, 0)].astype(np.int64))
 
     def _standardise(self, features: np.ndarray) -> Tensor:
+        raw = torch.from_numpy(np.array(features, np.float32))
         with torch.no_grad():
-            return self._encoder.standardise(torch.from_numpy(np.array(features, np.float32)))
+            return self.encoder.standardise(raw.to(self.encoder.mean.device)).cpu()
 
 
 class FraudTask:
@@ -83,6 +84,7 @@ class FraudTask:
         seed: of the weights, the sample and the order.
         start: a task of the same arrays whose model and standardisation are trained on, to
             follow a growing history at a fraction of the cost; its model is changed.
+        events: the table of another task of the same arrays, to share its memory and statistics.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class FraudTask:
         *,
         seed: int = 0,
         start: FraudTask | None = None,
+        events: EventTable | None = None,
     ) -> None:
         self.cfg, self.seed = cfg, seed
         self.rows = known_rows(arrays, rows)
@@ -103,8 +106,7 @@ class FraudTask:
             role = torch.from_numpy(arrays.neighbour_role.astype(np.int64))
             shape = arrays.features.shape[1], arrays.codes.shape[1]
             self.model = LstmGat(cfg, *shape, role)
-            fit_inputs(self.model, arrays, train, seed)
-            self.events = EventTable(arrays, self.model.encoder)
+            self.events = fit_inputs(self.model, arrays, train, events)
         else:
             self.arrays, self.model, self.events = start.arrays, start.model, start.events
         self.train_rows, share = _sample(train, arrays.label, cfg.legitimate_per_fraud, seed)
@@ -194,13 +196,22 @@ def known_rows(arrays: FraudArrays, rows: Rows) -> dict[Split, np.ndarray]:
 
 
 def fit_inputs(
-    model: LstmGat | BriefScorer, arrays: FraudArrays, train: np.ndarray, seed: int
-) -> None:
-    """Fit a model's standardisation and first output to training rows."""
+    model: LstmGat | BriefScorer,
+    arrays: FraudArrays,
+    train: np.ndarray,
+    events: EventTable | None = None,
+) -> EventTable:
+    """Fit a model's standardisation and first output to training rows.
+
+    Returns:
+        the standardised events; `events` itself if given, whose statistics the model then takes.
+    """
     num_rows = min(MAX_FIT_ROWS, MAX_FIT_NUMBERS // arrays.features.shape[1], len(train))
-    chosen = np.sort(np.random.default_rng(seed).choice(train, num_rows, replace=False))
+    chosen = np.sort(np.random.default_rng(0).choice(train, num_rows, replace=False))
     features = torch.from_numpy(np.array(arrays.features[chosen], np.float32))
-    model.fit_inputs(features, float(arrays.label[train].mean()))
+    encoder = None if events is None else events.encoder
+    model.fit_inputs(features, float(arrays.label[train].mean()), encoder)
+    return EventTable(arrays, model.encoder) if events is None else events
 
 
 def _sample(

@@ -167,6 +167,20 @@ def test_a_task_started_from_another_trains_the_same_model_on_new_rows():
     assert len(second.train_rows) > len(first.train_rows)
 
 
+def test_tasks_of_the_same_arrays_can_share_their_table():
+    arrays = world(600)
+    first = FraudTask(arrays, {"train": np.arange(300)}, LstmGatConfig(**SMALL))
+    second = FraudTask(
+        arrays, {"train": np.arange(500)}, LstmGatConfig(**SMALL, graph="off"), events=first.events
+    )
+    assert second.events is first.events
+    assert torch.equal(second.model.encoder.scale, first.model.encoder.scale)
+    brief = BriefTask(
+        arrays, {"train": np.arange(500)}, BriefConfig(window=16), events=first.events
+    )
+    assert torch.equal(brief.model.encoder.mean, first.model.encoder.mean)
+
+
 def test_batches_and_example_hold_what_the_model_reads():
     arrays = world(600)
     task = FraudTask(arrays, halves(arrays), LstmGatConfig(**SMALL))
