@@ -75,7 +75,9 @@ class Trees:
         return gain / max(gain.sum(), 1e-12)
 
 
-def fit_logistic(x: np.ndarray, y: np.ndarray, weight: np.ndarray, seed: int) -> Scorer:
+def fit_logistic(
+    x: np.ndarray, y: np.ndarray, weight: np.ndarray, seed: int, share: float = 1.0
+) -> Scorer:
     """Logistic regression on standardised signed logarithms; missing values at the mean."""
     from sklearn.linear_model import LogisticRegression
 
@@ -87,17 +89,19 @@ def fit_logistic(x: np.ndarray, y: np.ndarray, weight: np.ndarray, seed: int) ->
     def prepare(values: np.ndarray) -> np.ndarray:
         return np.nan_to_num((_signed_log(values) - mean) * scale).clip(-10, 10)
 
-    model = LogisticRegression(C=0.1, max_iter=200, random_state=seed)
+    model = LogisticRegression(C=0.1, tol=1e-3 / share, max_iter=2000, random_state=seed)
     model.fit(prepare(x), y, sample_weight=weight)
     return lambda values: model.decision_function(prepare(values))
 
 
-def fit_random_forest(x: np.ndarray, y: np.ndarray, weight: np.ndarray, seed: int) -> Scorer:
+def fit_random_forest(
+    x: np.ndarray, y: np.ndarray, weight: np.ndarray, seed: int, share: float = 1.0
+) -> Scorer:
     """60 trees grown to leaves of 5 rows; a quarter of the legitimate rows, weighted back."""
     from sklearn.ensemble import RandomForestClassifier
 
     model = RandomForestClassifier(
-        60, min_samples_leaf=5, max_features="sqrt", n_jobs=-1, random_state=seed
+        round(60 * share), min_samples_leaf=5, max_features="sqrt", n_jobs=-1, random_state=seed
     )
     # A full forest takes minutes where boosting takes seconds, and ranks no better for it.
     kept = (y == 1) | (np.random.default_rng(seed).random(len(y)) < FOREST_SHARE)
@@ -106,7 +110,9 @@ def fit_random_forest(x: np.ndarray, y: np.ndarray, weight: np.ndarray, seed: in
     return lambda values: _logit(model.predict_proba(values)[:, 1])
 
 
-def fit_xgboost(x: np.ndarray, y: np.ndarray, weight: np.ndarray, seed: int) -> Scorer:
+def fit_xgboost(
+    x: np.ndarray, y: np.ndarray, weight: np.ndarray, seed: int, share: float = 1.0
+) -> Scorer:
     """Histogram boosting, 300 rounds of depth 6."""
     import xgboost
 
@@ -122,11 +128,12 @@ def fit_xgboost(x: np.ndarray, y: np.ndarray, weight: np.ndarray, seed: int) -> 
         "seed": seed,
         "verbosity": 0,
     }
-    booster = xgboost.train(parameters, xgboost.DMatrix(x, y, weight=weight), 300)
+    booster = xgboost.train(parameters, xgboost.DMatrix(x, y, weight=weight), round(300 * share))
     return lambda values: booster.predict(xgboost.DMatrix(values), output_margin=True)
 
 
-TABULAR: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, int], Scorer]] = {
+# (k, F) rows, (k,) labels, (k,) weights, seed, share of the full effort.
+TABULAR: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, int, float], Scorer]] = {
     "logistic": fit_logistic,
     "random_forest": fit_random_forest,
     "xgboost": fit_xgboost,

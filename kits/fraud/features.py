@@ -45,8 +45,9 @@ class Inputs:
 
 
 def visible_times(events: Events, label_delay_days: float) -> np.ndarray:
-    """From when on each event's label may be used: (n,) int64 seconds."""
-    return np.asarray(events.label_time_s) + round(label_delay_days * DAY_S)
+    """From when on each event's label may be used: (n,) int64 seconds, never before the event."""
+    known_s = np.maximum(np.asarray(events.label_time_s), np.asarray(events.time_s))
+    return known_s + round(label_delay_days * DAY_S)
 
 
 def build_inputs(events: Events, label_delay_days: float) -> Inputs:

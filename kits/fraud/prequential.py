@@ -34,7 +34,8 @@ SHORT_TREES = "lightgbm_short"
 # Rounds tried on the first scored validation period, as shares of the most allowed.
 ROUND_SHARES = (0.25, 0.5, 0.75, 1.0)
 ROUNDS_TOLERANCE = 0.01
-SMOKE_ROUNDS = 60
+# Of the boosting rounds, trees and iterations of a full run.
+SMOKE_SHARE = 0.2
 
 # Best of the book's models by AP over its four test weeks, trained on 7 days (chapter 7).
 REFERENCES: dict[str, list[dict[str, Any]]] = {
@@ -120,6 +121,7 @@ class _Job:
         """Train every model at every refresh and score the rows that follow it."""
         label = np.asarray(self.events.label)
         refreshes = self.layout.refreshes
+        effort = SMOKE_SHARE if self.cfg.trainer.smoke else 1.0
         neural = NeuralModels(self.cfg, self.events, self.inputs, self.path / "neural")
         names = [TREES, *(b for b in self.cfg.baselines if b in TABULAR), *neural.names]
         if self.cfg.split.short_window_days:
@@ -139,7 +141,7 @@ class _Job:
                 for name in names:
                     if name in TABULAR:
                         with self._clock(name):
-                            scorer = TABULAR[name](x, y, weight, seed)
+                            scorer = TABULAR[name](x, y, weight, seed, effort)
                             self.scores[name][refresh.score] = scorer(score_x)
                         advance(1)
                 if SHORT_TREES in names:
@@ -194,7 +196,9 @@ class _Job:
         refresh: Refresh,
         score_x: np.ndarray,
     ) -> None:
-        most = SMOKE_ROUNDS if self.cfg.trainer.smoke else self.cfg.trees.max_rounds
+        most = self.cfg.trees.max_rounds
+        if self.cfg.trainer.smoke:
+            most = max(1, round(most * SMOKE_SHARE))
         seed = self.cfg.trainer.seed + number
         trees = self.trees = Trees(self.cfg.trees, self.inputs.categorical, seed)
         trees.fit(x, y, weight, self.rounds or most)

@@ -21,12 +21,12 @@ def config(folder, **data):
         ),
         optim=OptimConfig(lr=2e-3, warmup_steps=1),
         data=HandbookData(
-            num_customers=800, num_terminals=1600, radius=8.0, num_days=122,
-            terminals_per_day=2, customers_per_day=3, cache_dir=str(folder / "cache"), **data,
+            num_customers=2000, num_terminals=4000, radius=8.0, num_days=122,
+            terminals_per_day=1, customers_per_day=1, cache_dir=str(folder / "cache"), **data,
         ),
         model=LstmGatConfig(batch_size=64),
         split=SplitConfig(short_window_days=7.0, num_periods=1),
-        trees=TreesConfig(max_rounds=20),
+        trees=TreesConfig(max_rounds=100),
         controls=["shuffled"],
     )  # fmt: skip
 
