@@ -54,6 +54,7 @@ def quick_form(command):
     return command
 
 
+@pytest.mark.timeout(400)  # holds a whole smoke run
 @pytest.mark.parametrize("readme", READMES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_commands_hold(readme, tmp_path):
     found = list(commands(readme))
