@@ -15,7 +15,7 @@ from kits.fraud.config import TreesConfig
 
 Scorer = Callable[[np.ndarray], np.ndarray]  # (n, F) features -> (n,) logits
 MAX_LOGIT = 15.0
-FOREST_SHARE = 0.25
+FOREST_SHARE = 0.15
 
 
 def sample_rows(
@@ -97,7 +97,7 @@ def fit_logistic(
 def fit_random_forest(
     x: np.ndarray, y: np.ndarray, weight: np.ndarray, seed: int, share: float = 1.0
 ) -> Scorer:
-    """60 trees grown to leaves of 5 rows; a quarter of the legitimate rows, weighted back."""
+    """60 trees grown to leaves of 5 rows; a share of the legitimate rows, weighted back."""
     from sklearn.ensemble import RandomForestClassifier
 
     model = RandomForestClassifier(

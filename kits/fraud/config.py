@@ -145,7 +145,7 @@ def _trainer() -> TrainerConfig:
 
 
 def _optim() -> OptimConfig:
-    return OptimConfig(lr=2e-3, warmup_steps=50)
+    return OptimConfig(lr=4e-3, warmup_steps=50)
 
 
 @dataclass

@@ -67,7 +67,7 @@ class BriefConfig:
     # Windows of one batch; each runs by itself.
     batch_size: int = 4
     # Windows to train on, spread evenly over the training rows; null for all.
-    num_windows: int | None = 1200
+    num_windows: int | None = 500
     # Codes of a categorical column; larger ones wrap around.
     num_codes: int = 256
 

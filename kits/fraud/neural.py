@@ -50,7 +50,8 @@ class NeuralModels:
         """Train a network on the labels known by now: logits of the rows that follow, (k,)."""
         rows: dict[Split, np.ndarray] = {"train": refresh.train, "test": refresh.score}
         earlier = self._tasks.get(name)
-        task = self._task(name, rows, seed, earlier)
+        shared = next((task.events for task in self._tasks.values()), None)
+        task = self._task(name, rows, seed, {"start": earlier, "events": shared})
         self._tasks[name] = task
         trainer, optim = self._cfg.trainer, self._cfg.optim
         if earlier is not None:
@@ -65,14 +66,16 @@ class NeuralModels:
         Trainer(task, cfg, run_dir=folder).fit()
         return task.predict(refresh.score)
 
-    def _task(self, name: str, rows: dict[Split, np.ndarray], seed: int, earlier: Any) -> Any:
+    def _task(
+        self, name: str, rows: dict[Split, np.ndarray], seed: int, known: dict[str, Any]
+    ) -> Any:
         if name == BRIEF:
             windows = SMOKE_WINDOWS if self._cfg.trainer.smoke else BriefConfig.num_windows
             brief = BriefConfig(num_windows=windows)
-            return BriefTask(self._arrays, rows, brief, seed=seed, start=earlier)
+            return BriefTask(self._arrays, rows, brief, seed=seed, **known)
         graph = {LSTM: "off", SHUFFLED: "shuffled"}.get(name, self._cfg.model.graph)
         model = replace(self._cfg.model, graph=graph)
-        return FraudTask(self._arrays, rows, model, seed=seed, start=earlier)
+        return FraudTask(self._arrays, rows, model, seed=seed, **known)
 
 
 def arrays_of(events: Events, inputs: Inputs) -> FraudArrays:
