@@ -111,14 +111,15 @@ def steps_of(
         skip: batches of the pass that were trained on before.
         num_ranks: processes that train together.
     """
-    if isinstance(batches, Batches):
-        batches.set_epoch(epoch)
-        batches.skip(skip)
+    known = batches if isinstance(batches, Batches) else None
+    if known is not None:
+        known.set_epoch(epoch)
+        known.skip(skip)
         skip = 0
     parts: list[Part[Batch]] = []
     for batch in islice(batches, skip, None):
-        if isinstance(batches, Batches):
-            part = Part(batch, batches.last_indices, batches.last_count, batches.last_total)
+        if known is not None:
+            part = Part(batch, known.last_indices, known.last_count, known.last_total)
         else:
             count = _num_samples(batch)
             part = Part(batch, None, count, count * num_ranks)
