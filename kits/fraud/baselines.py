@@ -107,6 +107,8 @@ def fit_random_forest(
     kept = (y == 1) | (np.random.default_rng(seed).random(len(y)) < FOREST_SHARE)
     weight = np.where(y == 1, weight, weight / FOREST_SHARE)
     model.fit(x[kept], y[kept], sample_weight=weight[kept])
+    # Threads would add the trees' votes in any order, and the last bits would differ.
+    model.n_jobs = 1
     return lambda values: _logit(model.predict_proba(values)[:, 1])
 
 

@@ -50,7 +50,7 @@ DESCRIPTIONS = {
     TREES: "gradient-boosted trees on the stateful features: the kit's own, without the network",
     NEURAL: "the network alone",
     "logistic": "logistic regression on the stateful features",
-    "random_forest": "100 trees on the stateful features",
+    "random_forest": "60 trees on the stateful features",
     "xgboost": "gradient boosting on the stateful features",
     "lstm": "the network without its graph",
     "brief": "the brief's FraudDetector over windows of events",
