@@ -202,7 +202,7 @@ class _Composer:
         file = re.match("In '(.+?)'", str(error))
         where = f" (in {file[1]}.yaml)" if file else ""
         if isinstance(cause, ConfigKeyError | ConfigAttributeError):
-            return self._unknown(str(cause.full_key)) + where
+            return self._unknown(str(cause.full_key), cause.object_type) + where
         if isinstance(cause, MissingMandatoryValue):
             legal = self._legal(str(cause.full_key))
             advice = f"choose one of {legal}" if legal else f"add {cause.full_key}=..."
@@ -214,11 +214,14 @@ class _Composer:
     def _legal(self, group: str) -> str:
         return ", ".join(self._options.get(group, []))
 
-    def _unknown(self, key: str) -> str:
+    def _unknown(self, key: str, found_in: Any) -> str:
         parent, _, leaf = key.rpartition(".")
         keys = sorted({*self._hints(), *self._options})
         under = [name.removeprefix(f"{parent}.") for name in keys if name.startswith(f"{parent}.")]
         legal = sorted({name.split(".")[0] for name in under or keys})
+        if parent and dataclasses.is_dataclass(found_in):
+            # Of a group with several options, the keys of the chosen one.
+            legal = sorted(field.name for field in dataclasses.fields(found_in))
         if under:
             near = [f"{parent}.{name}" for name in difflib.get_close_matches(leaf, legal, n=1)]
         else:
