@@ -18,7 +18,7 @@ from core.train.run import environment, write_atomic
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "fraud.json"
-S_FFSD = os.environ.get("DEEPKITS_S_FFSD", str(ROOT / "../shared/data/s-ffsd-dev"))
+S_FFSD = os.environ.get("DEEPKITS_S_FFSD", "../shared/data/s-ffsd-dev")  # seen from the root
 KEYS = ("ap", "auc", "cp_at_100", "recall_at_fpr_0.003", "detectable_recall_at_fpr_0.003",
         "value_recall_at_fpr_0.003", "fpr_test", "ece")  # fmt: skip
 ORACLE_RECALL = "recall_at_fpr_0.003.oracle_threshold"
@@ -79,7 +79,7 @@ def test_rings(tmp_path):
 
 
 @pytest.mark.published_data
-@pytest.mark.skipif(not Path(S_FFSD).is_dir(), reason="S-FFSD is not there; set DEEPKITS_S_FFSD")
+@pytest.mark.skipif(not (ROOT / S_FFSD).is_dir(), reason="S-FFSD is not there; set DEEPKITS_S_FFSD")
 def test_s_ffsd(tmp_path):
     metrics = train("s_ffsd", tmp_path, "data=s_ffsd", f"data.path={S_FFSD}", "baselines=[lstm]")
     assert metrics["ap"] > 0
