@@ -1,0 +1,1 @@
+"""One file for each conversion target; each holds its converter as CONVERTER."""
