@@ -1,0 +1,69 @@
+"""Portable ONNX: the model as exported, for any machine and any runtime that reads ONNX."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import onnx as onnx_package
+
+from core.convert.parity import tolerance_of
+from core.convert.runner import BackendRunner, open_artifact
+from core.convert.source import Source
+from core.convert.target import Artifact, Options
+from edge.target import Target
+
+# What the operators of the standard need at least; ORT 1.24.4 is the last one for Python 3.10.
+RUNTIME = ">=1.24.4"
+
+
+class OnnxConverter:
+    """Copies the portable model; reads `precision` and `values['tolerance']` of the options."""
+
+    name = "onnx"
+    suffix = ".onnx"
+    ids = ("portable-onnx",)
+
+    def convert(
+        self, source: Source, onnx: Path, folder: Path, target_id: str, options: Options
+    ) -> Artifact:
+        """Copy the model and the files its weights are in."""
+        model = folder / f"{source.name}{self.suffix}"
+        shutil.copyfile(onnx, model)
+        weights = external_files(onnx)
+        for name in weights:
+            shutil.copyfile(onnx.parent / name, folder / name)
+        target = Target(
+            id=target_id,
+            arch="any",
+            backend="onnxruntime",
+            accelerator="cpu",
+            precision=options.precision,
+            model=model.name,
+            state="verified",
+            tolerance=tolerance_of(options),
+            runtime=RUNTIME,
+        )
+        return Artifact(target, folder, (model.name, *weights))
+
+    def open(self, artifact: Artifact) -> BackendRunner:
+        """Load it with ONNX Runtime."""
+        return open_artifact(artifact)
+
+
+def external_files(onnx: Path) -> tuple[str, ...]:
+    """Names of the files beside a model that hold its weights; none for a model of one file."""
+    model = onnx_package.load(str(onnx), load_external_data=False)
+    return tuple(
+        sorted(
+            {
+                entry.value
+                for tensor in model.graph.initializer
+                for entry in tensor.external_data
+                if entry.key == "location"
+            }
+        )
+    )
+
+
+CONVERTER = OnnxConverter()
