@@ -165,7 +165,7 @@ def sweep(axes: Mapping[str, Mapping[int, Axis]], *, seed: int = 0) -> list[Case
         if len(rows) < NUM_CASES and row not in rows:
             rows.append(row)
     rows += [rows[-1]] * (NUM_CASES - len(rows))
-    return [Case(row, seed + place) for place, row in enumerate(kept)]
+    return [Case(row, seed + place) for place, row in enumerate(rows)]
 
 
 def compare(source: Source, runner: Runner, tolerance: Tolerance, *, seed: int = 0) -> Parity:
