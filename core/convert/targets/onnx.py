@@ -5,12 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import onnx as onnx_package
-
 from core.convert.parity import tolerance_of
 from core.convert.runner import BackendRunner, open_artifact
 from core.convert.source import Source
 from core.convert.target import Artifact, Options
+from edge.onnx_file import describe_onnx
 from edge.target import Target
 
 # What the operators of the standard need at least; ORT 1.24.4 is the last one for Python 3.10.
@@ -30,7 +29,7 @@ class OnnxConverter:
         """Copy the model and the files its weights are in."""
         model = folder / f"{source.name}{self.suffix}"
         shutil.copyfile(onnx, model)
-        weights = external_files(onnx)
+        weights = describe_onnx(onnx.read_bytes()).external
         for name in weights:
             shutil.copyfile(onnx.parent / name, folder / name)
         target = Target(
@@ -49,21 +48,6 @@ class OnnxConverter:
     def open(self, artifact: Artifact) -> BackendRunner:
         """Load it with ONNX Runtime."""
         return open_artifact(artifact)
-
-
-def external_files(onnx: Path) -> tuple[str, ...]:
-    """Names of the files beside a model that hold its weights; none for a model of one file."""
-    model = onnx_package.load(str(onnx), load_external_data=False)
-    return tuple(
-        sorted(
-            {
-                entry.value
-                for tensor in model.graph.initializer
-                for entry in tensor.external_data
-                if entry.key == "location"
-            }
-        )
-    )
 
 
 CONVERTER = OnnxConverter()
