@@ -9,7 +9,7 @@ BUILD_SETTINGS := pyproject.toml hatch_build.py kernels/build.py
 # What is installed already; the smaller set if nothing is.
 INSTALLED := $(firstword $(wildcard .venv/.dev .venv/.fraud) .venv/.fraud)
 
-.PHONY: help fraud test test-slow lint bench kernels system lock clean
+.PHONY: help fraud test test-slow lint bench zoo kernels aarch64 system lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1|/p' Makefile | column -t -s '|'
@@ -18,11 +18,11 @@ fraud: .venv/.fraud ## train the fraud model, compare it with its baselines, wri
 	@$(BUILD_KERNELS)
 	.venv/bin/python -m kits.fraud.train $(ARGS)
 
-test: .venv/.dev ## the default tests
+test: .venv/.dev aarch64 ## the default tests
 	@$(BUILD_KERNELS)
 	.venv/bin/python -m pytest $(ARGS)
 
-test-slow: .venv/.dev ## the slow tests
+test-slow: .venv/.dev aarch64 ## the slow tests
 	@$(BUILD_KERNELS)
 	.venv/bin/python -m pytest -m slow --timeout=3600 $(ARGS)
 
@@ -36,12 +36,20 @@ bench: .venv/.dev ## the benchmarks; results go to benchmarks/results
 	@$(BUILD_KERNELS)
 	.venv/bin/python -m pytest benchmarks -m "" --timeout=0 $(ARGS)
 
+zoo: .venv/.dev ## 40 models to every target: what took which, and why not
+	.venv/bin/python -m benchmarks.zoo $(ARGS)
+
 kernels: $(INSTALLED) ## compile the native kernels again if their sources changed
 	@$(BUILD_KERNELS)
 
+# An arm64 root and wheels for the tests under emulation.
+aarch64: .venv/.dev
+	@if command -v mmdebstrap >/dev/null; then .venv/bin/python tests/aarch64/prepare.py; \
+	else echo "no mmdebstrap: the tests under emulation will be skipped; make system"; fi
+
 system: ## Debian packages that some tests need
 	$(SUDO) apt-get update
-	$(SUDO) apt-get install --yes --no-install-recommends chromium libc6-arm64-cross qemu-user
+	$(SUDO) apt-get install --yes --no-install-recommends chromium libc6-arm64-cross mmdebstrap qemu-user
 
 lock: .venv/.dev ## pin the newest releases that are a week old in requirements
 	sh requirements/lock.sh
