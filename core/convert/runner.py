@@ -22,8 +22,10 @@ class BackendRunner:
         return self.backend.run(inputs)
 
 
-def open_artifact(artifact: Artifact, *, threads: int | None = None) -> BackendRunner:
+def open_artifact(artifact: Artifact, *, threads: int | None = 1) -> BackendRunner:
     """Load an artifact's files with the edge backend of its target.
+
+    One thread adds up in the same order every time, so that equal models give equal reports.
 
     Raises:
         ValueError: the runtime cannot load them, or took another provider or precision.
