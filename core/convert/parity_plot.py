@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-WIDTH, LABEL, RIGHT, ROW, TOP = 860, 230, 70, 26, 26
-MAX_LABEL = 34
+WIDTH, RIGHT, ROW, TOP = 860, 70, 26, 26
+MAX_LABEL, CHARACTER = 34, 6.8  # characters; width of one
 EXPONENTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
 LOWEST = -6  # decades below the tolerance that are told apart
 
@@ -35,9 +35,12 @@ def plot_bars(bars: Sequence[Bar]) -> Markup:
     height = TOP + ROW * len(bars) + 34
     bottom = TOP + ROW * len(bars)
 
+    labels = [_label(bar) for bar in bars]
+    left = 16 + CHARACTER * max(map(len, labels), default=0)
+
     def x(value: float) -> float:
         decades = min(max(math.log10(value) if value > 0 else low, low), high)
-        return LABEL + (decades - low) / (high - low) * (WIDTH - LABEL - RIGHT)
+        return left + (decades - low) / (high - low) * (WIDTH - left - RIGHT)
 
     parts = [
         Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
@@ -51,8 +54,9 @@ def plot_bars(bars: Sequence[Bar]) -> Markup:
         parts.append(_line(place, TOP, place, bottom, "grid"))
         parts.append(_text(place, bottom + 18, _decade(decade), "axis", "middle"))
     limit = x(1)
-    for row, bar in enumerate(bars):
-        parts += _bar(bar, TOP + ROW * row, x)
+    for row, (bar, label) in enumerate(zip(bars, labels, strict=True)):
+        parts.append(_text(left - 12, TOP + ROW * (row + 0.5) + 4, label, "name", "end"))
+        parts += _bar(bar, TOP + ROW * row, left, x)
     parts.append(_line(limit, TOP - 6, limit, bottom + 4, "limit"))
     parts.append(_text(limit, TOP - 12, "tolerance", "limit-word", "middle"))
     parts.append(_text(limit, bottom + 18, "1", "axis", "middle"))
@@ -72,18 +76,26 @@ def _decade(exponent: int) -> str:
     return f"10{sign}" + "".join(EXPONENTS[int(digit)] for digit in str(abs(exponent)))
 
 
-def _bar(bar: Bar, top: float, place: Callable[[float], float]) -> list[Markup]:
-    middle = top + ROW / 2
-    label = bar.label if len(bar.label) <= MAX_LABEL else bar.label[: MAX_LABEL - 1] + "…"
-    parts = [_text(LABEL - 12, middle + 4, label, "name", "end")]
+def printable(text: str) -> str:
+    """Control characters, which no page may hold, as question marks."""
+    return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
+
+
+def _label(bar: Bar) -> str:
+    label = printable(bar.label)
+    return label if len(label) <= MAX_LABEL else label[: MAX_LABEL - 1] + "…"
+
+
+def _bar(bar: Bar, top: float, left: float, place: Callable[[float], float]) -> list[Markup]:
+    parts = []
     known = [mark for mark in bar.marks if math.isfinite(mark)]
     worst = max(known, default=0.0)
     if worst > 0:
         kind = "bar" if bar.passed else "bar wrong"
-        width = max(place(worst) - LABEL, 2)
+        width = max(place(worst) - left, 2)
         parts.append(
             Markup('<rect class="{}" x="{}" y="{}" width="{:.1f}" height="{}" rx="2"/>').format(
-                kind, LABEL, top + 6, width, ROW - 12
+                kind, f"{left:.1f}", top + 6, width, ROW - 12
             )
         )
         ticks = [place(mark) for mark in sorted(set(known)) if 0 < mark < worst]
@@ -93,7 +105,7 @@ def _bar(bar: Bar, top: float, place: Callable[[float], float]) -> list[Markup]:
         words, kind = "failed", "word wrong"
     elif worst == 0:
         words = "equal to the last bit"
-    parts.append(_text(place(worst) + 8, middle + 4, words, kind))
+    parts.append(_text(place(worst) + 8, top + ROW / 2 + 4, words, kind))
     return parts
 
 

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from core.convert.export import ExportTrail
 from core.convert.parity import CaseParity, Parity
-from core.convert.parity_plot import Bar, plot_bars, power
+from core.convert.parity_plot import Bar, plot_bars, power, printable
 from edge.target import Target
 
 SCHEMA = "deepkits.parity/1"
@@ -179,7 +179,5 @@ def _times(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.2g}" if value >= 0.001 else "< 0.001"
 
 
-def _printable(value: Any) -> Any:
-    if isinstance(value, str) and not isinstance(value, Markup):
-        return "".join(char if char.isprintable() or char == "\n" else "�" for char in value)
-    return value
+def _printable(value: Any) -> Markup | str:
+    return value if isinstance(value, Markup) else printable(str(value))
