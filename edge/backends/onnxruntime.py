@@ -121,9 +121,14 @@ def _session_options(ort: Any, target: Target, threads: int | None) -> Any:
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = ERRORS_ONLY
     # On some ARM processors float32 products are otherwise free to be computed in bfloat16.
-    options.add_session_config_entry("mlas.enable_gemm_fastmath_arm64_bfloat16", "0")
-    for key, value in target.options.get("session_config", {}).items():
-        options.add_session_config_entry(str(key), str(value))
+    pinned = {"mlas.enable_gemm_fastmath_arm64_bfloat16": "0"}
+    for key, value in {**target.options.get("session_config", {}), **pinned}.items():
+        try:
+            options.add_session_config_entry(str(key), str(value))
+        except RuntimeError as error:
+            raise ValueError(
+                f"target {target.id!r} has session_config={key[:80]!r}, refused: {error}"
+            ) from error
     return options
 
 
