@@ -99,7 +99,7 @@ class Parity:
         for case in self.cases:
             found += [f"at {case.case}: {case.problem}"] if case.problem else []
             found += [
-                f"at {case.case}: output {output.name!r} {output.problem}"
+                f"at {case.case}: output {output.name!r}: {output.problem}"
                 for output in case.outputs
                 if output.problem
             ]
@@ -231,6 +231,8 @@ def compare_output(
     same_elsewhere = np.array_equal(reference[~finite], value[~finite], equal_nan=True)
     reference, value = reference[finite], value[finite]
     error = np.abs(value - reference)
+    if exact:  # integers above 2^53 differ by less than float64 can tell
+        error = np.where((actual != expected).ravel(), np.maximum(error, 1), 0)
     allowed = 0 * error if exact else tolerance.absolute + tolerance.relative * np.abs(reference)
     ratio = np.divide(error, allowed, out=np.where(error > 0, np.inf, 0.0), where=allowed > 0)
     violation = float(ratio.max(initial=0))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 WIDTH, RIGHT, ROW, TOP = 860, 70, 26, 26
-MAX_LABEL, CHARACTER = 34, 6.8  # characters; width of one
+MAX_LABEL, CHARACTER = 34, 7.6  # characters; width of one
 EXPONENTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
 LOWEST = -6  # decades below the tolerance that are told apart
 

@@ -193,7 +193,7 @@ def test_the_plot_keeps_values_off_the_scale_inside():
 @pytest.mark.skipif(
     shutil.which("chromium") is None, reason="chromium is not installed; run make system"
 )
-@pytest.mark.parametrize("width", [1280, 420])
+@pytest.mark.parametrize("width", [1280, pytest.param(420, marks=pytest.mark.slow)])
 def test_a_browser_draws_the_report(tmp_path, width):
     write(tmp_path, [FAILING, *ENTRIES])
     picture = screenshot(tmp_path / "parity.html", tmp_path, width, 3600)
