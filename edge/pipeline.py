@@ -134,6 +134,12 @@ def _check_outputs(found: Arrays, outputs: Sequence[Tensor]) -> None:
                 f"output {tensor.name!r} has dtype={array.dtype} and {array.ndim} axes, the "
                 f"manifest says {tensor.dtype} and {len(tensor.shape)}; pack the bundle again"
             )
+        for at, (axis, size) in enumerate(zip(tensor.shape, array.shape, strict=True)):
+            if at > 0 and isinstance(axis, int) and axis != size:
+                raise ValueError(
+                    f"output {tensor.name!r} has an axis of size {size}, the manifest says {axis}; "
+                    "pack the bundle again"
+                )
 
 
 def _read_json(bundle: Bundle, path: str) -> list[dict[str, object]]:

@@ -12,6 +12,7 @@ from edge.manifest import Tensor
 from edge.target import Target, Tolerance
 
 VECTORS = "selftest/vectors.npz"
+MIN_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,13 @@ def run_self_test(
                 f"{VECTORS} has {what} {', '.join(sorted(names)) or 'none'}, the model of target "
                 f"{target.id!r} has {', '.join(wanted)}; pack the bundle again"
             )
+    num_rows = min(len(array) for array in golden.values())
+    if num_rows < MIN_ROWS:
+        raise ValueError(f"{VECTORS} has {num_rows} rows, it needs {MIN_ROWS}; pack it again")
     found = _run_rows(backend, given, inputs)
     errors = {
         name: _compare(found[name], golden[name], name, target) for name in backend.output_names
     }
-    num_rows = len(next(iter(golden.values())))
     return SelfTest(num_rows, errors, target.tolerance), found
 
 
