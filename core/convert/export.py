@@ -10,17 +10,17 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnx.version_converter
 import torch
 from torch import Tensor, nn
 
+from core.convert.graph import at_opset, rename_ends, run_model, strip
 from core.convert.source import Arrays, Axis, Sizes, Source, flatten
 
 # What torch.export writes; older opsets are converted from it.
@@ -61,9 +61,9 @@ class ExportTrail:
 def export_onnx(source: Source, path: Path, *, opset: int = 18) -> ExportTrail:
     """Write a source as one ONNX file, every axis of `source.axes` free.
 
-    Tried in order: the torch.export based exporter ("dynamo"), the tracing one ("legacy"), and the
-    module's parts one by one, joined ("split"). Inputs are named as `source.example`, outputs as
-    `source.output_names`; equal sources give equal bytes.
+    Tried in order: the torch.export based exporter ("dynamo"), the tracing one ("legacy", first
+    below opset 18), and the module's parts one by one, joined ("split"). Inputs are named as
+    `source.example`, outputs as `source.output_names`; equal sources give equal bytes.
 
     Args:
         source: what to export; an ONNX source is checked and written.
@@ -79,11 +79,16 @@ def export_onnx(source: Source, path: Path, *, opset: int = 18) -> ExportTrail:
     # Imported here: the split exports parts with the steps above.
     from core.convert.split import export_split
 
-    steps: dict[str, Callable[[Source, int], onnx.ModelProto]] = (
-        {"given": _given}
-        if source.onnx is not None
-        else {"dynamo": export_dynamo, "legacy": export_legacy, "split": export_split}
-    )
+    steps: dict[str, Callable[[Source, int], onnx.ModelProto]]
+    if source.onnx is not None:
+        steps = {"given": _given}
+    elif opset >= DYNAMO_OPSET:
+        steps = {"dynamo": export_dynamo, "legacy": export_legacy, "split": export_split}
+    else:
+        # Converting down often fails; the tracing exporter writes old opsets itself.
+        steps = {"legacy": export_legacy, "dynamo": export_dynamo, "split": export_split}
+    if source.onnx is not None:
+        _free_axes(source, onnx.load_from_string(source.onnx))
     samples = run_samples(source)
     tried: list[ExportStep] = []
     for name, export in steps.items():
@@ -111,14 +116,17 @@ def export_dynamo(source: Source, opset: int) -> onnx.ModelProto:
             tuple(_traced_inputs(source)),
             dynamo=True,
             dynamic_shapes=(shapes,) if wrapped else shapes,
-            input_names=list(source.example),
-            output_names=list(source.output_names),
+            # The exporter does not see when a name is taken by an inner value.
+            input_names=[f"<input {index}>" for index in range(len(source.example))],
+            output_names=[f"<output {index}>" for index in range(len(source.output_names))],
             opset_version=max(opset, DYNAMO_OPSET),
             external_data=False,
             verbose=False,
         )
     assert program is not None
-    return at_opset(program.model_proto, opset)
+    model = at_opset(program.model_proto, opset)
+    rename_ends(model, tuple(source.example), source.output_names)
+    return model
 
 
 def export_legacy(source: Source, opset: int) -> onnx.ModelProto:
@@ -174,34 +182,6 @@ def run_samples(source: Source) -> list[Sample]:
         inputs = source.inputs(sizes, 1)
         samples.append(Sample(sizes, inputs, source.run(inputs)))
     return samples
-
-
-def strip(model: onnx.ModelProto) -> None:
-    """Drop doc strings, stack traces and noted shapes: paths of this machine, and stale sizes."""
-    del model.metadata_props[:]
-    model.doc_string = ""
-    for graph in _graphs(model.graph):
-        graph.doc_string = ""
-        del graph.metadata_props[:]
-        del graph.value_info[:]
-        for part in (*graph.node, *graph.input, *graph.output, *graph.initializer):
-            part.doc_string = ""
-            del part.metadata_props[:]
-    for function in model.functions:
-        function.doc_string = ""
-        del function.metadata_props[:]
-        del function.value_info[:]
-        for node in function.node:
-            node.doc_string = ""
-            del node.metadata_props[:]
-
-
-def at_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """The model at an opset, converted when it is at another one."""
-    current = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    if current == opset:
-        return model
-    return onnx.version_converter.convert_version(model, opset)
 
 
 def trial_sizes(source: Source) -> list[dict[str, int]]:
@@ -299,8 +279,8 @@ def _given(source: Source, opset: int) -> onnx.ModelProto:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Exporters warn of their own deprecations and guesses; the file is run instead."""
-    with warnings.catch_warnings():
+    """Exporters warn of their own deprecations and print graphs; the file is run instead."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
 
@@ -331,7 +311,7 @@ def _free_axes(source: Source, model: onnx.ModelProto) -> None:
 
 def _check_outputs(model: onnx.ModelProto, sample: Sample) -> None:
     try:
-        outputs = _run(model, sample.inputs)
+        outputs = run_model(model, sample.inputs)
     except Exception as error:
         raise ExportError(
             f"the file does not run at {_words(sample.sizes)}: {short_reason(error)}"
@@ -347,16 +327,19 @@ def _check_outputs(model: onnx.ModelProto, sample: Sample) -> None:
             raise ExportError(f"output {name!r} is off by {distance:.2g} at {_words(sample.sizes)}")
 
 
-def _run(model: onnx.ModelProto, inputs: Arrays) -> Arrays:
-    import onnxruntime
+def _name_output_sizes(model: onnx.ModelProto, samples: Sequence[Sample]) -> None:
+    """Free the output sizes that changed between runs; exporters note some as fixed."""
+    for value in model.graph.output:
+        for dimension, dim in enumerate(value.type.tensor_type.shape.dim):
+            seen = [(run.sizes, run.outputs[value.name].shape[dimension]) for run in samples]
+            if dim.HasField("dim_value") and all(size == dim.dim_value for _, size in seen):
+                continue
+            same = [name for name in seen[0][0] if all(sizes[name] == size for sizes, size in seen)]
+            dim.dim_param = same[0] if same else f"{value.name}_{dimension}"
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    names = [value.name for value in session.get_outputs()]
-    return dict(zip(names, session.run(None, inputs), strict=True))
+
+def _words(sizes: Sizes) -> str:
+    return ", ".join(f"{name} {size}" for name, size in sizes.items()) or "its own sizes"
 
 
 def _distance(got: np.ndarray, wanted: np.ndarray) -> float:
@@ -370,29 +353,3 @@ def _distance(got: np.ndarray, wanted: np.ndarray) -> float:
     finite = np.isfinite(wanted)
     scale = max(1.0, float(np.max(np.abs(wanted), where=finite, initial=0)))
     return float(np.max(np.abs(got - wanted), where=finite, initial=0)) / scale
-
-
-def _name_output_sizes(model: onnx.ModelProto, samples: Sequence[Sample]) -> None:
-    """Free the output sizes that changed between runs; exporters note some as fixed."""
-    for value in model.graph.output:
-        for dimension, dim in enumerate(value.type.tensor_type.shape.dim):
-            seen = [(run.sizes, run.outputs[value.name].shape[dimension]) for run in samples]
-            if dim.HasField("dim_value") and all(size == dim.dim_value for _, size in seen):
-                continue
-            same = [name for name in seen[0][0] if all(sizes[name] == size for sizes, size in seen)]
-            dim.dim_param = same[0] if same else f"{value.name}_{dimension}"
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and those inside its nodes."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            inner: Iterable[onnx.GraphProto] = [*attribute.graphs]
-            inner = [*inner, attribute.g] if attribute.HasField("g") else inner
-            for part in inner:
-                yield from _graphs(part)
-
-
-def _words(sizes: Sizes) -> str:
-    return ", ".join(f"{name} {size}" for name, size in sizes.items()) or "its own sizes"
