@@ -1,0 +1,1 @@
+"""Forty models, each converted to every target: which took which, how exactly, and why not."""
