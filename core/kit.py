@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
+
+    from core.convert.source import Source
 
 Split = Literal["train", "validation", "test"]
 
@@ -59,6 +62,31 @@ class Service(Protocol[RequestT, ResponseT]):
         ...
 
 
+Arrays = Mapping[str, "np.ndarray"]
+# Of a task metric: takes the model's inputs and outputs by name, gives numbers by name.
+Metric = Callable[[Callable[[Arrays], Arrays]], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Exportable:
+    """A run's trained model as its bundle needs it: what is converted, and all that goes with it.
+
+    Arrays that leave the machine are drawn by `source`; the calibration samples stay in the run.
+    """
+
+    source: Source
+    pre: Sequence[Mapping[str, Any]]  # steps of edge/ops.py before the model
+    post: Sequence[Mapping[str, Any]]  # steps behind it
+    calibration: Arrays  # input -> (samples, ...) real inputs, after the pre steps
+    metric: Metric | None  # what the model is worth, for compression; None: it has no metric
+    metric_name: str  # the key in what `metric` gives; larger is better
+    config_schema: Mapping[str, Any]  # JSON schema of what a site may set
+    config_default: Mapping[str, Any]
+    provenance: Mapping[str, Any]  # of the model beyond what every run records
+    license: str
+    intended_use: str
+
+
 @dataclass(frozen=True)
 class Kit:
     """A kit as a value; `kits/<name>/kit.py` holds it as `KIT`.
@@ -71,3 +99,4 @@ class Kit:
     groups: Mapping[str, Mapping[str, type]]  # config group -> option -> dataclass
     build_task: Callable[[Any], Task[Any]]
     build_service: Callable[[Any], Service[Any, Any]]
+    open_run: Callable[[Path], Exportable]  # a finished run's folder -> its model

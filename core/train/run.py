@@ -115,7 +115,8 @@ def _make(kit: str, cfg: Any, runs_dir: Path) -> Path:
         path.mkdir(parents=True)
     text = yaml.safe_dump(json.loads(json.dumps(asdict(cfg), default=str)), sort_keys=False)
     write_atomic(path / f"config{suffix}.yaml", text)
-    write_atomic(path / f"environment{suffix}.json", json.dumps(environment(), indent=2) + "\n")
+    facts = {"kit": kit, **environment()}
+    write_atomic(path / f"environment{suffix}.json", json.dumps(facts, indent=2) + "\n")
     return path
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from core.kit import Kit
+from core.convert.config import ExportConfig
+from core.kit import Exportable, Kit
 from kits.fraud.config import EvaluateConfig, FraudTrainConfig
 from kits.fraud.data.config import HandbookData, RingsData, SFfsdData, TableData
 from kits.fraud.model_config import LstmGatConfig
@@ -20,9 +22,15 @@ def _build_service(_: Any) -> Any:
     raise ValueError("the fraud kit has no service yet; train and evaluate are there")
 
 
+def _open_run(run: Path) -> Exportable:
+    from kits.fraud.exportable import open_run
+
+    return open_run(run)
+
+
 KIT = Kit(
     name="fraud",
-    schemas={"train": FraudTrainConfig, "evaluate": EvaluateConfig},
+    schemas={"train": FraudTrainConfig, "evaluate": EvaluateConfig, "export": ExportConfig},
     groups={
         "data": {
             "handbook": HandbookData,
@@ -34,4 +42,5 @@ KIT = Kit(
     },
     build_task=_build_task,
     build_service=_build_service,
+    open_run=_open_run,
 )

@@ -66,6 +66,12 @@ class NeuralModels:
         Trainer(task, cfg, run_dir=folder).fit()
         return task.predict(refresh.score)
 
+    def raw_inputs(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """What the default network, once trained, reads of some events, as a service gives it."""
+        task = self._tasks[NEURAL]
+        assert isinstance(task, FraudTask)
+        return {name: value.numpy() for name, value in task.raw_inputs(rows).items()}
+
     def _task(
         self, name: str, rows: dict[Split, np.ndarray], seed: int, known: dict[str, Any]
     ) -> Any:

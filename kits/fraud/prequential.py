@@ -22,6 +22,7 @@ from kits.fraud.data.progress import progress_bar, say
 from kits.fraud.evaluate import evaluate_run
 from kits.fraud.features import DAY_S, Inputs, build_inputs
 from kits.fraud.leak import leak_checks
+from kits.fraud.metrics import choose_threshold
 from kits.fraud.neural import NeuralModels
 from kits.fraud.report import REPORT_FILE, Facts
 from kits.fraud.scores import SCORES_FILE, Model, Period, Scored, Scores, save_scores
@@ -34,6 +35,8 @@ SHORT_TREES = "lightgbm_short"
 # Rounds tried on the first scored validation period, as shares of the most allowed.
 ROUND_SHARES = (0.25, 0.5, 0.75, 1.0)
 ROUNDS_TOLERANCE = 0.01
+# Validation rows kept with a run, and how many of them are frauds.
+NUM_SAMPLES, SAMPLE_FRAUDS = 64, 16
 # Of the boosting rounds, trees and iterations of a full run.
 SMOKE_SHARE = 0.2
 
@@ -116,13 +119,16 @@ class _Job:
     trees: Trees | None = None
     rounds: int | None = None
     stack: Stack | None = None
+    neural: NeuralModels | None = None
 
     def train_and_score(self) -> None:
         """Train every model at every refresh and score the rows that follow it."""
         label = np.asarray(self.events.label)
         refreshes = self.layout.refreshes
         effort = SMOKE_SHARE if self.cfg.trainer.smoke else 1.0
-        neural = NeuralModels(self.cfg, self.events, self.inputs, self.path / "neural")
+        neural = self.neural = NeuralModels(
+            self.cfg, self.events, self.inputs, self.path / "neural"
+        )
         names = [TREES, *(b for b in self.cfg.baselines if b in TABULAR), *neural.names]
         if self.cfg.split.short_window_days:
             names.append(SHORT_TREES)
@@ -172,7 +178,7 @@ class _Job:
                 for name, score in self.scores.items():
                     target[name] = base.with_scores(score[rows])
             periods.append(Period(period.name, test, validation))
-        self._save_models(parts)
+        self._save_models(parts, choose_threshold(periods[-1].validation[PRIMARY]))
         return Scores(
             periods,
             [Model(PRIMARY, "primary", DESCRIPTIONS[PRIMARY]), *map(_model, self.scores)],
@@ -247,23 +253,43 @@ class _Job:
             detectable=known[rows],
         )
 
-    def _save_models(self, parts: list[str]) -> None:
-        """The last trained trees and blend, in formats that hold no code."""
+    def _save_models(self, parts: list[str], threshold: float) -> None:
+        """The last trained trees and blend, in formats that hold no code; what an export needs."""
         assert self.trees is not None
         assert self.stack is not None
         folder = self.path / "model"
         folder.mkdir(exist_ok=True)
         for number, booster in enumerate(self.trees.boosters):
             booster.save_model(str(folder / f"trees_{number}.txt"), num_iteration=self.rounds)
+        num_categorical = len(self.inputs.categorical)
         facts = {
             "feature_names": self.inputs.feature_names,
+            "num_features": len(self.inputs.feature_names) - num_categorical,
+            "num_categorical": num_categorical,
             "entity_roles": self.events.entity_roles,
             "entity_kinds": self.events.entity_kinds,
+            "neighbour_role": self.inputs.neighbour_role.tolist(),
             "label_delay_days": self.cfg.data.label_delay_days,
             "parts": parts,
             "stack": self.stack.to_json(),
+            "threshold": threshold,
         }
         (folder / "model.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        self._save_samples(folder / "samples.npz")
+
+    def _save_samples(self, path: Path) -> None:
+        """A few real inputs, to calibrate a quantised model with and to draw others like them."""
+        assert self.neural is not None
+        rows, label = self.layout.periods[-1].validation, np.asarray(self.events.label)
+        rng = np.random.default_rng(self.cfg.trainer.seed)
+        frauds = rows[label[rows] == 1]
+        chosen = [
+            rng.choice(part, min(number, len(part)), replace=False)
+            for part, number in ((frauds, SAMPLE_FRAUDS), (rows, NUM_SAMPLES - SAMPLE_FRAUDS))
+        ]
+        samples = self.neural.raw_inputs(np.unique(np.concatenate(chosen)))
+        with path.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **samples)
 
     @contextmanager
     def _clock(self, name: str) -> Iterator[None]:

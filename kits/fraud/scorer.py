@@ -39,16 +39,29 @@ class Scorer(nn.Module):
         self.weights, self.bias = weights, bias
         self.input_names = tuple(input_names)
 
-    def forward(self, *values: Tensor) -> Tensor:
-        """Inputs by position -> (B,) float32 blended logits."""
-        inputs = dict(zip(self.input_names, values, strict=True))
+    # A fixed signature, since exporters do not read `*values`: 4 inputs of the history, 4 of the
+    # neighbours where there is a graph, and the codes of both where there are any.
+    def forward(
+        self,
+        input_0: Tensor,
+        input_1: Tensor,
+        input_2: Tensor,
+        input_3: Tensor,
+        input_4: Tensor | None = None,
+        input_5: Tensor | None = None,
+        input_6: Tensor | None = None,
+        input_7: Tensor | None = None,
+        input_8: Tensor | None = None,
+        input_9: Tensor | None = None,
+    ) -> Tensor:
+        """Inputs in the order of `input_names` -> (B,) float32 blended logits."""
+        values = (input_0, input_1, input_2, input_3, input_4, input_5)
+        given = [v for v in (*values, input_6, input_7, input_8, input_9) if v is not None]
+        inputs = dict(zip(self.input_names, given, strict=True))
         by_network, by_trees = self.weights
-        blended = by_network * self.network(_with_codes(inputs)).clamp(-MAX_LOGIT, MAX_LOGIT)
-        return (
-            blended
-            + by_trees * self.trees(columns(inputs)).clamp(-MAX_LOGIT, MAX_LOGIT)
-            + self.bias
-        )
+        network = self.network(_with_codes(inputs)).clamp(-MAX_LOGIT, MAX_LOGIT)
+        trees = self.trees(columns(inputs)).clamp(-MAX_LOGIT, MAX_LOGIT)
+        return by_network * network + by_trees * trees + self.bias
 
 
 def columns(inputs: Mapping[str, Tensor]) -> Tensor:

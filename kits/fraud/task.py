@@ -140,13 +140,16 @@ class FraudTask:
 
     def example(self) -> Batch:
         """Raw inputs of one event, as a service would give them."""
-        row = self.train_rows[-1:]
-        batch = self.collate(row)
+        return self.raw_inputs(self.train_rows[-1:])
+
+    def raw_inputs(self, rows: np.ndarray) -> Batch:
+        """The model's inputs of some events, features as the fold gives them."""
+        batch = self.collate(rows)
         inputs = {name: v for name, v in batch.items() if name != "label" and name[:2] != "z_"}
-        history = np.maximum(self.arrays.history[row], 0)
+        history = np.maximum(self.arrays.history[rows], 0)
         inputs["x_history"] = torch.from_numpy(self.arrays.features[history])
         if self.cfg.graph != "off":
-            neighbours = np.maximum(self.arrays.neighbours[row], 0)
+            neighbours = np.maximum(self.arrays.neighbours[rows], 0)
             inputs["x_neighbours"] = torch.from_numpy(self.arrays.features[neighbours])
         return inputs
 

@@ -132,10 +132,11 @@ class TreeEnsemble(nn.Module):
         columns = features.t()
         shape = (self.num_trees, self.num_nodes, -1)
         x = columns.index_select(0, self.index).view(shape)
-        goes_left = torch.where(x.isnan(), self.nan_goes_left, x <= self.threshold)
+        # NaN is not <= anything. Logical operators: runtimes lack a choice between booleans.
+        goes_left = (x <= self.threshold) | (x.isnan() & self.nan_goes_left)
         if self.has_zero_missing:
             is_missing = self.zero_is_missing & (x.abs() <= _ZERO)
-            goes_left = torch.where(is_missing, self.nan_goes_left, goes_left)
+            goes_left = (goes_left & ~is_missing) | (is_missing & self.nan_goes_left)
         if self.has_categories:
             flat = [goes_left.flatten(0, 1), self._category_goes_left(columns)]
             goes_left = torch.cat(flat).index_select(0, self.order).view(shape)

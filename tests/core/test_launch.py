@@ -61,6 +61,7 @@ KIT = Kit(
     groups={"data": {"literal": LiteralData, "file": FileData}},
     build_task=lambda cfg: cfg,
     build_service=lambda cfg: cfg,
+    open_run=lambda path: path,
 )
 
 
@@ -161,7 +162,7 @@ def test_help_names_groups_options_keys_defaults_types_and_comments(run, capsys)
     [
         (["optim.lrr=1"], ["optim.lrr is not a key", "betas, lr, rule", "mean optim.lr?"]),
         (["optim.seed=1"], ["optim.seed is not a key, optim has betas, lr, rule; see --help"]),
-        (["lr=1"], ["lr is not a key", "colour, data", "mean optim.lr?"]),
+        (["lr=1"], ["lr is not a key", "colour, compress, data", "mean optim.lr?"]),
         (["optm.lr=1"], ["optm is not a key", "optim"]),
         (["+optim.momentum=1"], ["optim.momentum is not a key", "betas, lr, rule"]),
         (["+zzz=1"], ["zzz is not a key", "colour, data"]),

@@ -29,6 +29,7 @@ def test_a_run_says_where_its_numbers_come_from(tmp_path):
     assert config["optim"]["lr"] == 1e-3
     assert (config["window"], config["where"]) == ([1, 2], "data")
     environment = read(run.path / "environment.json")
+    assert environment["kit"] == "fraud"
     assert environment["packages"]["torch"].startswith("2.")
     assert environment["num_cores"] >= 1
     assert {"git_commit", "git_dirty", "python", "processor", "memory_mib"} <= environment.keys()

@@ -4,36 +4,13 @@ import math
 import numpy as np
 import pytest
 
-from core.train.config import OptimConfig, TrainerConfig
-from kits.fraud.config import FraudTrainConfig, SplitConfig, TreesConfig
-from kits.fraud.data.config import HandbookData
 from kits.fraud.evaluate import evaluate_run
-from kits.fraud.model_config import LstmGatConfig
-from kits.fraud.prequential import run_prequential
 from kits.fraud.scores import load_scores
 
 
-def config(folder, **data):
-    return FraudTrainConfig(
-        trainer=TrainerConfig(
-            max_steps=4, metric=None, smoke=True, progress=False, tensorboard=False,
-            runs_dir=str(folder / "runs"), num_threads=1,
-        ),
-        optim=OptimConfig(lr=2e-3, warmup_steps=1),
-        data=HandbookData(
-            num_customers=2000, num_terminals=4000, radius=8.0, num_days=122,
-            terminals_per_day=1, customers_per_day=1, cache_dir=str(folder / "cache"), **data,
-        ),
-        model=LstmGatConfig(batch_size=64),
-        split=SplitConfig(short_window_days=7.0, num_periods=1),
-        trees=TreesConfig(max_rounds=100),
-        controls=["shuffled"],
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return run_prequential(config(tmp_path_factory.mktemp("fraud")))
+def run(finished_run):
+    return finished_run
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +22,7 @@ def test_a_run_leaves_what_explains_it(run):
     for name in (
         "config.yaml", "environment.json", "data.json", "scores.npz", "facts.json",
         "metrics.json", "report.html", "model/model.json", "model/trees_0.txt",
+        "model/samples.npz",
     ):  # fmt: skip
         assert (run / name).stat().st_size > 0, name
     assert len(json.loads((run / "data.json").read_text())["sha256"]) == 64
@@ -89,8 +67,8 @@ def test_the_leak_checks_of_the_run_passed(run):
 
 
 @pytest.mark.slow
-def test_the_same_command_gives_the_same_scores(run, tmp_path):
-    again = run_prequential(config(tmp_path))
+def test_the_same_command_gives_the_same_scores(run, run_again):
+    again = run_again()
     one, two = (load_scores(path / "scores.npz").periods[0].test for path in (run, again))
     for name in one:
         assert np.array_equal(one[name].score, two[name].score), name

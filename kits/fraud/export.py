@@ -1,0 +1,18 @@
+"""Make a signed bundle of a finished run: `python -m kits.fraud.export run=<dir>`."""
+
+from __future__ import annotations
+
+from core.convert.config import ExportConfig
+from core.launch import launch
+from kits.fraud.kit import KIT
+
+
+def export(cfg: ExportConfig) -> None:
+    """Convert the run's model for each target, prove each, pack and sign."""
+    from core.convert.job import export_run
+
+    export_run(cfg, KIT)
+
+
+if __name__ == "__main__":
+    launch(export, KIT, "export")
