@@ -1,9 +1,10 @@
-"""Reading and writing `.npz` without pickle, without surprises in size, and byte for byte the same."""
+"""Reading and writing `.npz`: never with pickle, of bounded size, and always the same bytes."""
 
 from __future__ import annotations
 
 import io
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -17,6 +18,16 @@ MAX_ARRAYS = 10_000
 _HEADER = re.compile(
     rb"\{'descr': '([<>|=][biufcSU]\d{1,9})', 'fortran_order': (True|False), "
     rb"'shape': \(((?:\d{1,18}(?:, \d{1,18})*,?)?)\), \} *\n"
+)
+# What the zip reader raises, apart from ValueError.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    IndexError,
 )
 _VERSIONS = {b"\x93NUMPY\x01\x00": 2, b"\x93NUMPY\x02\x00": 4}
 
@@ -42,7 +53,7 @@ def read_npz(data: bytes, *, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray
                 )
                 for member in members
             }
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
+    except _DAMAGE as error:
         raise ValueError(f"the npz is damaged ({error}); write it with numpy.savez") from None
 
 
@@ -98,7 +109,10 @@ def _read_npy(data: bytes, name: str) -> np.ndarray:
             f"{name} is not a plain array of numbers, booleans or texts (objects are never "
             "unpickled); write it with numpy.savez"
         )
-    dtype = np.dtype(header[1].decode())
+    try:
+        dtype = np.dtype(header[1].decode())
+    except TypeError:
+        raise ValueError(f"{name} has dtype={header[1]!r}, which numpy does not know") from None
     shape = tuple(int(size) for size in header[3].split(b",") if size.strip())
     # Python's whole numbers: no product can wrap around.
     wanted = dtype.itemsize

@@ -16,6 +16,7 @@ T = TypeVar("T")
 SCHEMA = "deepkits.bundle/1"
 # This runtime, as `min_runtime` counts it; the project's version.
 RUNTIME = "0.1.0"
+LAST_SECOND = 253_402_300_799
 MANIFEST, SIGNATURES = "manifest.json", "signatures.json"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -92,10 +93,10 @@ class Manifest:
             name=_match(content["name"], _NAME, "manifest.name"),
             version=_match(content["version"], _NAME, "manifest.version"),
             channel=_match(content["channel"], _NAME, "manifest.channel"),
-            created=_count(content["created"], "manifest.created"),
+            created=check_time(content["created"], "manifest.created"),
             expires=None
             if content["expires"] is None
-            else _count(content["expires"], "manifest.expires"),
+            else check_time(content["expires"], "manifest.expires"),
             rollback_index=_count(content["rollback_index"], "manifest.rollback_index"),
             min_runtime=_match(content["min_runtime"], _VERSION, "manifest.min_runtime"),
             requires=Requires(
@@ -154,6 +155,17 @@ def check_keys(content: Any, what: str) -> dict[str, str]:
         if id_ != key_id(key):
             raise ValueError(f"{what}.{id_} is the id of another key, {key_id(key)} is this one's")
     return dict(content)
+
+
+def check_time(content: Any, what: str) -> int:
+    """Seconds since 1970, before the year 10000.
+
+    Raises:
+        ValueError: it is no such number.
+    """
+    if _count(content, what) > LAST_SECOND:
+        raise ValueError(f"{what}={content} is after the year 9999; seconds since 1970 are meant")
+    return int(content)
 
 
 def runtime_number(version: str) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edge import canonical, ed25519
-from edge.manifest import check_keys
+from edge.manifest import check_keys, check_time
 
 ROOT_SCHEMA = "deepkits.root/1"
 ROLLBACK_SCHEMA = "deepkits.rollback/1"
@@ -40,6 +40,8 @@ class Root:
             raise ValueError(
                 f"root.threshold={self.threshold} is not from 1 to the {len(self.keys)} keys"
             )
+        if self.expires is not None:
+            check_time(self.expires, "root.expires")
         if self.version < 1:
             raise ValueError(f"root.version={self.version} is not from 1 up")
 
@@ -62,7 +64,7 @@ class Root:
             raise ValueError(f"{what} is not of schema {ROOT_SCHEMA}; name a root")
         if set(content) != {*_FIELDS, "signatures"}:
             raise ValueError(f"{what} has keys {sorted(content)}; it needs {_FIELDS} + signatures")
-        for name in ("version", "threshold", *(() if content["expires"] is None else ("expires",))):
+        for name in ("version", "threshold"):
             if type(content[name]) is not int:
                 raise ValueError(f"{what}: {name}={content[name]!r} is not a whole number")
         for name in ("keys", "signatures"):
