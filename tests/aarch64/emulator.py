@@ -9,6 +9,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from edge.arrays import read_npz, write_npz
+from edge.bundle import Bundle
+from edge.pipeline import Pipeline
+from edge.trust import Trust
+
 ROOT = Path(__file__).parents[2]
 SUITE = "bookworm"
 PACKAGES = ("python3.11", "libpython3-stdlib", "libstdc++6")
@@ -29,7 +34,7 @@ def reason_to_skip() -> str:
     if shutil.which("qemu-aarch64") is None:
         return "no qemu-aarch64; make system"
     if not system().exists():
-        return "no arm64 root; make system, then python tests/aarch64/prepare.py"
+        return "no arm64 root; make system, then python -m tests.aarch64.prepare"
     return ""
 
 
@@ -61,3 +66,31 @@ def emulate(*arguments, environment=None, timeout_s=100, folder=None):
         timeout=timeout_s,
         cwd=folder,
     )
+
+
+def run_on_both(bundle, sample, trust, folder):
+    """Verify a bundle and run it, emulated and on this machine.
+
+    Args:
+        bundle: its file, with a target for each of the two machines.
+        sample: inputs by name.
+        trust: the trust folder whose root its keys belong to.
+        folder: for the samples; the emulated process starts there.
+
+    Returns:
+        the outputs by name, once emulated and once of this machine; what the emulated run printed.
+    """
+    (folder / "input.npz").write_bytes(write_npz(sample))
+    arguments = ("--input", "input.npz", "--output", "output.npz")
+    printed = ""
+    for module, further in (("edge.verify", ()), ("edge.run", arguments)):
+        process = emulate(
+            *("-m", module, bundle, *further),
+            environment={"DEEPKITS_HOME": str(trust)},
+            folder=folder,
+        )
+        assert process.returncode == 0, process.stderr[-4000:]
+        printed += process.stdout
+    emulated = read_npz((folder / "output.npz").read_bytes())
+    native = Pipeline.open(Bundle.open(bundle, Trust.load(trust))).predict(sample)
+    return emulated, native, printed

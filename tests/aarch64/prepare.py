@@ -1,4 +1,4 @@
-"""Makes the arm64 root and its wheels in build/aarch64: `python tests/aarch64/prepare.py`.
+"""Makes the arm64 root and its wheels in build/aarch64: `python -m tests.aarch64.prepare`.
 
 Once per state of its inputs; takes some 20 s. The Debian packages come from this machine's own
 mirror, the wheels from where its pip looks.
@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from emulator import LOCK, PACKAGES, SUITE, emulate, system
+from tests.aarch64.emulator import LOCK, PACKAGES, SUITE, emulate, system
 
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
 SOURCES = Path("/etc/apt")
