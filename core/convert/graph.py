@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import onnx
 import onnx.version_converter
 
 from core.convert.source import Arrays
+from edge.runtimes import import_runtime
 
 
 def strip(model: onnx.ModelProto) -> None:
@@ -60,8 +62,7 @@ def _rename_values(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
 
 def run_model(model: onnx.ModelProto, inputs: Arrays) -> Arrays:
     """Outputs by name, by ONNX Runtime on the CPU."""
-    import onnxruntime
-
+    onnxruntime: Any = import_runtime("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from edge.runtimes import import_runtime
 
 Sizes = Mapping[str, int]  # axis name -> size
 Arrays = dict[str, np.ndarray]
@@ -102,8 +105,7 @@ def draw_like(source: Source, sizes: Sizes, rng: np.random.Generator) -> Arrays:
 
 
 def _run_onnx(source: Source, inputs: Mapping[str, np.ndarray]) -> Arrays:
-    import onnxruntime
-
+    onnxruntime: Any = import_runtime("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(source.onnx, options, providers=["CPUExecutionProvider"])

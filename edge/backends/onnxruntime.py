@@ -6,7 +6,6 @@ basic, extended, all; default all), `session_config` (entries of the session by 
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from edge.backends import Arrays, Facts
 from edge.onnx_file import describe_onnx
+from edge.runtimes import import_runtime
 from edge.target import Target
 
 PROVIDERS = {
@@ -59,12 +59,7 @@ class OrtBackend:
 
 def load(files: Mapping[str, bytes], target: Target, threads: int | None) -> OrtBackend:
     """Open an ONNX model with its outside weights, all from memory; see `BackendModule.load`."""
-    try:
-        ort = importlib.import_module("onnxruntime")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"onnxruntime is not installed ({error}); pip install .[edge]"
-        ) from None
+    ort: Any = import_runtime("onnxruntime")
     ort.disable_telemetry_events()
     provider = _provider(ort, target)
     options = _session_options(ort, target, threads)

@@ -6,8 +6,6 @@ Options of a target: `properties` (of the compiled model, by OpenVINO's names), 
 
 from __future__ import annotations
 
-import importlib
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
@@ -17,6 +15,7 @@ import numpy as np
 
 from edge.backends import Arrays, Facts
 from edge.onnx_file import describe_onnx
+from edge.runtimes import import_runtime
 from edge.target import Target
 
 DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
@@ -59,7 +58,7 @@ class OpenvinoBackend:
 
 def load(files: Mapping[str, bytes], target: Target, threads: int | None) -> OpenvinoBackend:
     """Compile an ONNX model, or an .xml with the .bin beside it; see `BackendModule.load`."""
-    openvino = _import_openvino()
+    openvino: Any = import_runtime("openvino")
     unknown = sorted(set(target.options) - set(OPTIONS))
     if unknown:
         raise ValueError(f"target {target.id!r} has option {unknown[0]!r}, not one of {OPTIONS}")
@@ -98,18 +97,6 @@ def load(files: Mapping[str, bytes], target: Target, threads: int | None) -> Ope
         ) from error
     facts = _facts(openvino, compiled, target, device, hint)
     return OpenvinoBackend(compiled, facts, names)
-
-
-def _import_openvino() -> Any:
-    # openvino's tools report use over the network through this package, and do without it. Whoever
-    # loaded it before us has his reasons; the runtime's calls used here report nothing either way.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    try:
-        return importlib.import_module("openvino")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"openvino is not installed ({error}); pip install openvino"
-        ) from None
 
 
 def _read(core: Any, files: Mapping[str, bytes], target: Target) -> tuple[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import onnx as onnx_package
 
@@ -10,6 +11,7 @@ from core.convert.parity import tolerance_of
 from core.convert.runner import BackendRunner, open_artifact
 from core.convert.source import Source
 from core.convert.target import Artifact, Options
+from edge.runtimes import import_runtime
 from edge.target import State, Target
 
 # Files above 2 GiB cannot be one protobuf message; leave room for what fusing duplicates.
@@ -79,8 +81,7 @@ def optimise(onnx: Path, model: Path, *, is_arm: bool) -> tuple[str, ...]:
     Raises:
         ValueError: ONNX Runtime cannot load the model, or put operators of one machine into it.
     """
-    import onnxruntime
-
+    onnxruntime: Any = import_runtime("onnxruntime")
     settings = onnxruntime.SessionOptions()
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     settings.optimized_model_filepath = str(model)
@@ -92,9 +93,10 @@ def optimise(onnx: Path, model: Path, *, is_arm: bool) -> tuple[str, ...]:
         MAX_BYTES_OF_ONE_FILE
     ):
         weights = (f"{model.name}.data",)
-        settings.add_session_config_entry(
-            "session.optimized_model_external_initializers_file_name", weights[0]
-        )
+        for key, value in (("file_name", weights[0]), ("min_size_in_bytes", "256")):
+            settings.add_session_config_entry(
+                f"session.optimized_model_external_initializers_{key}", value
+            )
     try:
         onnxruntime.InferenceSession(str(onnx), settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime has a type for each status, none public
@@ -109,8 +111,7 @@ def optimise(onnx: Path, model: Path, *, is_arm: bool) -> tuple[str, ...]:
 
 def runtime_range() -> str:
     """Versions that read what this version wrote: fused operators may gain inputs later."""
-    import onnxruntime
-
+    onnxruntime: Any = import_runtime("onnxruntime")
     return f">={onnxruntime.__version__}"
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
+import itertools
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,12 @@ from core.convert.parity import tolerance_of
 from core.convert.runner import BackendRunner, open_artifact
 from core.convert.source import Source
 from core.convert.target import Artifact, Options
+from edge.runtimes import import_runtime
 from edge.target import Target
 
 BFLOAT16 = "-bf16"
+# A layer without a name of its own: its type, which is "Const" for a constant, and a count.
+UNNAMED = re.compile(r'name="(\w+)_\d+" type="(\1|Const)"')
 
 
 class OpenvinoConverter:
@@ -41,7 +44,7 @@ class OpenvinoConverter:
             raise ValueError(f"target={target_id!r} is not one of {', '.join(self.ids)}")
         if target_id.endswith(BFLOAT16):
             options = replace(options, precision="bfloat16")
-        openvino = import_openvino()
+        openvino: Any = import_runtime("openvino")
         try:
             model = openvino.Core().read_model(str(onnx))
         except RuntimeError as error:
@@ -49,6 +52,7 @@ class OpenvinoConverter:
         _check_axes(source, model)
         path = folder / f"{source.name}{self.suffix}"
         openvino.save_model(model, str(path), compress_to_fp16=False)
+        path.write_text(number_layers(path.read_text(encoding="utf-8")), encoding="utf-8")
         target = Target(
             id=target_id,
             arch="x86_64",
@@ -68,19 +72,17 @@ class OpenvinoConverter:
         return open_artifact(artifact)
 
 
-def import_openvino() -> Any:
-    """The openvino package, its reports of use cut off: it does without the package they need.
+def number_layers(text: str) -> str:
+    """An IR whose unnamed layers are counted within it; OpenVINO counts them over the process."""
+    numbers = itertools.count()
 
-    Raises:
-        ModuleNotFoundError: openvino is not installed; names the extra.
-    """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    try:
-        return importlib.import_module("openvino")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"openvino is not installed ({error}); pip install .[convert]"
-        ) from None
+    def rename(found: re.Match[str]) -> str:
+        kind, type_ = found.groups()
+        if type_ != kind != "Constant":  # a weight with a name of its own
+            return found[0]
+        return f'name="{kind}_{next(numbers)}" type="{type_}"'
+
+    return UNNAMED.sub(rename, text)
 
 
 def _check_axes(source: Source, model: Any) -> None:

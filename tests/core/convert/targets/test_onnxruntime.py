@@ -1,0 +1,106 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+
+from core.convert.targets import onnxruntime as target_module
+from core.convert.targets.onnxruntime import optimise
+from edge.runtimes import import_runtime
+from edge.target import Tolerance
+from tests.core.convert.targets.portable import build, parity_of, small_source
+
+IDS = ("x86_64-ort-cpu", "aarch64-ort-cpu")
+
+
+@pytest.mark.parametrize("target_id", IDS)
+def test_the_optimised_model_is_fused_and_computes_the_same(tmp_path, target_id):
+    source = small_source()
+    converter, made = build(source, tmp_path / "a", "onnxruntime", target_id)
+    nodes = onnx.load(str(made.path)).graph.node
+    kinds = {node.op_type for node in nodes}
+    assert {"FusedConv", "Gelu"} <= kinds
+    assert not {"BatchNormalization", "Erf", "Identity"} & kinds
+    # Blocked layouts fit the vectors of one machine.
+    assert not [node for node in nodes if node.domain == "com.microsoft.nchwc"]
+    parity = parity_of(source, converter, made)
+    assert parity.passed, parity.problems
+    assert parity.facts["provider"] == "CPUExecutionProvider"
+    assert made.target.arch == target_id.partition("-")[0]
+
+
+def test_states_say_what_was_tried(tmp_path):
+    source = small_source()
+    made = [build(source, tmp_path / id_, "onnxruntime", id_)[1] for id_ in IDS]
+    assert [artifact.target.state for artifact in made] == ["verified", "emulated"]
+    assert not made[0].notes
+    assert "emulated" in made[1].notes[0]
+
+
+def test_two_folders_give_equal_bytes_without_their_paths(tmp_path):
+    source = small_source()
+    found = [
+        build(source, tmp_path / name, "onnxruntime", IDS[0])[1].path.read_bytes()
+        for name in ("one", "another_folder")
+    ]
+    assert found[0] == found[1]
+    assert str(tmp_path).encode() not in found[0]
+
+
+def test_another_precision_than_the_file_holds_is_refused(tmp_path):
+    tolerance = Tolerance(0.1, 0.1, "quantised to 8 bits")
+    values = {"tolerance": tolerance}
+    converter, made = build(
+        small_source(), tmp_path / "a", "onnxruntime", IDS[0], precision="int8", values=values
+    )
+    with pytest.raises(ValueError, match="holds float32"):
+        converter.open(made)
+
+
+def test_a_provider_that_is_not_there_is_not_replaced_by_another(tmp_path):
+    converter, made = build(small_source(), tmp_path / "a", "onnxruntime", IDS[0])
+    absent = replace(made.target, accelerator="cuda")
+    with pytest.raises(ValueError, match="CUDAExecutionProvider"):
+        converter.open(replace(made, target=absent))
+
+
+def test_a_file_the_runtime_cannot_read_is_refused_with_its_reason(tmp_path):
+    source = replace(small_source(), onnx=b"not a model")
+    with pytest.raises(ValueError, match="ONNX Runtime does not load the model"):
+        build(source, tmp_path / "a", "onnxruntime", IDS[0])
+
+
+def test_operators_of_one_machine_are_refused(tmp_path, monkeypatch):
+    source = small_source()
+    monkeypatch.setattr(target_module, "HARDWARE_BOUND", "com.microsoft")
+    with pytest.raises(ValueError, match="FusedConv, Gelu"):
+        build(source, tmp_path / "a", "onnxruntime", IDS[0])
+
+
+def test_weights_of_a_large_model_lie_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(target_module, "MAX_BYTES_OF_ONE_FILE", 0)
+    converter, made = build(small_source(), tmp_path / "a", "onnxruntime", IDS[0])
+    assert made.files == ("small.ort.onnx", "small.ort.onnx.data")
+    assert parity_of(small_source(), converter, made).passed
+
+
+def test_a_quantised_model_keeps_its_signed_integers_for_arm(tmp_path):
+    import_runtime("onnxruntime")
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    source, paths = small_source(), [tmp_path / f"{name}.onnx" for name in ("float", "int8")]
+    paths[0].write_bytes(source.onnx)
+    types = {"activation_type": QuantType.QInt8, "weight_type": QuantType.QInt8}
+    rng = np.random.default_rng(1)
+    samples = iter([{"image": rng.standard_normal((4, 3, 8, 8), np.float32)} for _ in range(4)])
+    reader = SimpleNamespace(get_next=lambda: next(samples, None))
+    quantize_static(str(paths[0]), str(paths[1]), reader, quant_format=QuantFormat.QDQ, **types)
+    kinds = []
+    for is_arm in (False, True):
+        path = tmp_path / f"{is_arm}.onnx"
+        optimise(paths[1], path, is_arm=is_arm)
+        types = {value.data_type for value in onnx.load(str(path)).graph.initializer}
+        kinds.append(types & {onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
+    assert kinds[1] == {onnx.TensorProto.INT8}
+    assert onnx.TensorProto.UINT8 in kinds[0]
