@@ -12,6 +12,6 @@ def emulated():
 
 
 @pytest.fixture(scope="session")
-def run_on_both(emulated):
-    """`run_on_both(bundle, sample, trust, folder)`: outputs emulated and of this machine."""
-    return emulator.run_on_both
+def check_on_both(emulated):
+    """`check_on_both(bundle, sample, trust, folder)`: equal outputs here and emulated."""
+    return emulator.check_on_both

@@ -16,9 +16,6 @@ from edge.keys import new_key
 from edge.target import Target, Tolerance
 from kernels.build import build
 
-# The same sums in another order; design measured 1e-7 to 6e-7.
-TOLERANCE = 1e-5
-
 TORCH_IS_IMPOSSIBLE = """
 import platform, sys
 import edge.pipeline, edge.backends.onnxruntime, onnxruntime
@@ -87,7 +84,7 @@ def conv_bundle(tmp_path_factory, trust):
         precision="float32",
         model="model/model.onnx",
         state="verified",
-        tolerance=Tolerance(TOLERANCE, TOLERANCE, "the same sums in another order"),
+        tolerance=Tolerance(1e-5, 1e-5, "the same sums in another order"),
         runtime=">=1.24.4",
     )
     targets = [native, replace(native, id="aarch64-ort-cpu", arch="aarch64", state="emulated")]
@@ -126,14 +123,13 @@ def test_there_is_no_torch_on_the_device(emulated, tmp_path):
     assert process.stdout.split() == ["aarch64", "1.24.4"], process.stderr
 
 
-def test_a_bundle_gives_the_outputs_of_this_machine(run_on_both, conv_bundle, trust, tmp_path):
+def test_a_bundle_gives_the_outputs_of_this_machine(check_on_both, conv_bundle, trust, tmp_path):
     sample = {"image": np.random.default_rng(2).standard_normal((3, 3, 33, 17), np.float32)}
-    emulated, native, printed = run_on_both(conv_bundle, sample, trust, tmp_path)
+    outputs, printed = check_on_both(conv_bundle, sample, trust, tmp_path)
+    assert outputs["logits"].shape == (3, 10)
+    assert np.ptp(outputs["logits"]) > 0.1
     assert "aarch64-ort-cpu (emulated)" in printed
     assert "latency   not stated" in printed
-    assert emulated["logits"].shape == (3, 10)
-    assert np.ptp(native["logits"]) > 0.1
-    np.testing.assert_allclose(emulated["logits"], native["logits"], rtol=0, atol=TOLERANCE)
 
 
 def test_a_changed_byte_is_refused_there_too(emulated, conv_bundle, trust, tmp_path):
