@@ -293,10 +293,9 @@ def _read_targets(manifest: Manifest, slices: Mapping[str, Slice], arch: str) ->
             raise ValueError(_too_large(Path(name), slices[name].size, MAX_TARGET_BYTES))
         data = slices[name].read()
         _check_hash(name, hashlib.sha256(data).hexdigest(), manifest)
-        target = Target.from_json(json.loads(data))
-        if target.id != id_:
-            raise ValueError(f"{name} is of target {target.id!r}; name the file as the target")
-        targets[id_] = target
+        targets[id_] = _parse_target(data, name)
+        if targets[id_].id != id_:
+            raise ValueError(f"{name} is of target {targets[id_].id!r}; name the file as it is")
     known = sorted({target.arch for target in targets.values()})
     if arch not in known and "any" not in known:
         raise ValueError(
@@ -304,6 +303,16 @@ def _read_targets(manifest: Manifest, slices: Mapping[str, Slice], arch: str) ->
             "a target for it"
         )
     return targets
+
+
+def _parse_target(data: bytes, name: str) -> Target:
+    try:
+        content = json.loads(data)
+        if not isinstance(content, dict) or not isinstance(content.get("arch"), str):
+            raise ValueError("an object with arch is wanted")
+        return Target.from_json(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is not a target ({error}); make the bundle again") from None
 
 
 def _check_disk(manifest: Manifest, path: Path) -> None:
