@@ -85,6 +85,8 @@ class Exportable:
     provenance: Mapping[str, Any]  # of the model beyond what every run records
     license: str
     intended_use: str
+    # What `predict` takes where pre steps change it, as a manifest lists inputs; else the model's.
+    inputs: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
