@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from core.convert.source import Arrays, Axis, Source
 from core.convert.target import Options, Runner
@@ -185,7 +187,8 @@ def compare(source: Source, runner: Runner, tolerance: Tolerance, *, seed: int =
     for case in sweep(source.axes, seed=seed):
         inputs = source.inputs(case.sizes, case.seed)
         try:
-            expected = source.run(inputs)
+            with _one_thread():
+                expected = source.run(inputs)
         except (RuntimeError, ValueError, IndexError) as error:
             raise ValueError(
                 f"source {source.name!r} does not run at {case}: {_first_line(error)}; "
@@ -275,6 +278,17 @@ def tolerance_of(options: Options) -> Tolerance:
             f"have; give Options.values['tolerance'], an edge.target.Tolerance"
         )
     return TOLERANCES[options.precision]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums in the same order every time, so that equal models give equal reports."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _compare_case(

@@ -1,6 +1,7 @@
 import json
 import math
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -123,6 +124,24 @@ def test_a_source_that_does_not_run_at_its_own_sizes_is_refused():
     narrow = replace(SOURCE, module=nn.Linear(4, 2).eval(), output_names=("y",))
     with pytest.raises(ValueError, match=r"does not run at batch=5, time=8: .*correct its axes"):
         compare(narrow, Fake(), TOLERANCE)
+
+
+def test_the_source_sums_with_one_thread_and_leaves_the_setting_alone():
+    class Count(nn.Module):
+        def forward(self, x):
+            return torch.full_like(x, torch.get_num_threads())
+
+    class One:
+        facts = MappingProxyType({})
+
+        def run(self, inputs):
+            return {"y": np.ones_like(inputs["x"])}
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    assert compare(replace(SOURCE, module=Count(), output_names=("y",)), One(), TOLERANCE).passed
+    assert torch.get_num_threads() == 3
+    torch.set_num_threads(before)
 
 
 def test_statistics_of_a_small_example():
