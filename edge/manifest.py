@@ -16,6 +16,7 @@ T = TypeVar("T")
 SCHEMA = "deepkits.bundle/1"
 # This runtime, as `min_runtime` counts it; the project's version.
 RUNTIME = "0.1.0"
+KEY_ID_DIGITS = 16
 LAST_SECOND = 253_402_300_799
 MANIFEST, SIGNATURES = "manifest.json", "signatures.json"
 
@@ -139,7 +140,7 @@ class Manifest:
 
 def key_id(public: bytes) -> str:
     """How files name a public key."""
-    return hashlib.sha256(public).hexdigest()[:16]
+    return hashlib.sha256(public).hexdigest()[:KEY_ID_DIGITS]
 
 
 def check_keys(content: Any, what: str) -> dict[str, str]:

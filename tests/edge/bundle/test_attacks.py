@@ -10,9 +10,10 @@ from collections import Counter, namedtuple
 import numpy as np
 import pytest
 
-from edge import archive, bundle, canonical, ed25519
+from edge import archive, canonical, checks, ed25519
 from edge.archive import read_archive, write_archive
-from edge.bundle import Bundle, signed_message, write_bundle
+from edge.bundle import Bundle, write_bundle
+from edge.checks import signed_message
 from edge.manifest import key_id
 
 NUM_FLIPS = 10_000
@@ -29,8 +30,8 @@ def refused(trust, now, monkeypatch):
         with monkeypatch.context() as patch:
             # Targets are read from bundles in which every hash was found right.
             if not is_whole:
-                patch.setattr(bundle.json, "loads", only_small_text)
-                patch.setattr(bundle.Target, "from_json", forbidden)
+                patch.setattr(checks.json, "loads", only_small_text)
+                patch.setattr(checks.Target, "from_json", forbidden)
             patch.setattr(np, "load", forbidden)
             patch.setattr(np, "frombuffer", forbidden)
             patch.setattr("edge.arrays.read_npz", forbidden)
@@ -82,7 +83,7 @@ def test_ten_thousand_changed_bytes_are_all_refused(made, trust, now, monkeypatc
     """
     for name in ("verify", "is_key"):
         monkeypatch.setattr(ed25519, name, functools.lru_cache(None)(getattr(ed25519, name)))
-    monkeypatch.setattr(bundle.Target, "from_json", None)
+    monkeypatch.setattr(checks.Target, "from_json", None)
     slices = read_archive(made)
     good = made.read_bytes()
     content = np.zeros(len(good), bool)
@@ -300,7 +301,10 @@ def test_a_signature_dropped_or_added_is_refused(path, manifest, files, signers,
     contents = {name: part.read() for name, part in read_archive(path).items()}
     signatures = canonical.loads(contents["signatures.json"], "signatures")
     only_ann = {key_id(ann.public): signatures[key_id(ann.public)]}
-    for changed, id_ in ((only_ann, key_id(bob.public)), ({**signatures, "00": "00" * 64}, "00")):
+    for changed, id_ in (
+        (only_ann, key_id(bob.public)),
+        ({**signatures, "00" * 8: "00" * 64}, "00" * 8),
+    ):
         write_archive(path, {**contents, "signatures.json": canonical.dumps(changed)})
         refused(path, rf"signatures\.json and manifest\.signers differ in {id_}")
     write_archive(path, {**contents, "signatures.json": b"{}"})
@@ -328,9 +332,26 @@ def test_the_id_of_a_trusted_key_with_another_key_is_refused(
     refused(path, rf"manifest\.signers\.{key_id(ann.public)} is the id of another key")
 
 
-@pytest.mark.parametrize("value", [b"[]", b"1", b'{"a":1}', b'{"a":"zz"}', b'{"a":"AB"}'])
+ID, SIGNATURE = "0123456789abcdef", "00" * 64
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [],
+        1,
+        {ID: 1},
+        {ID: SIGNATURE[1:]},
+        {ID: "zz" * 64},
+        {ID: "AB" * 64},
+        {ID.upper(): SIGNATURE},
+        {ID[1:]: SIGNATURE},
+        {"\x1b[2J\x1b[1;1Hall is": SIGNATURE},
+        {"verified\n": SIGNATURE},
+    ],
+)
 def test_signatures_of_another_form_are_refused(contents, path, refused, value):
-    write_archive(path, {**contents, "signatures.json": value})
+    write_archive(path, {**contents, "signatures.json": canonical.dumps(value)})
     refused(path, r"signatures\.json is not an object of key ids and 64-byte signatures")
 
 
@@ -413,7 +434,7 @@ def test_a_target_that_is_none_is_refused(path, manifest, files, signers, target
 
 def test_a_full_disk_is_refused(made, refused, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(bundle.shutil, "disk_usage", lambda path: usage(1 << 40, 1 << 40, 99_999))
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: usage(1 << 40, 1 << 40, 99_999))
     refused(made, r"manifest\.requires\.disk_mib=1 is above the 0 MiB that are free", is_whole=True)
 
 

@@ -6,23 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from edge import canonical
-from edge.bundle import Bundle, signed_message, write_bundle
+from edge import bundle, canonical
+from edge.archive import write_archive
+from edge.bundle import Bundle, write_bundle
+from edge.checks import signed_message
 from edge.manifest import key_id
 
 ROOT = Path(__file__).parents[3]
 
 
 def test_a_bundle_gives_back_what_went_in(made, trust, files, now):
-    bundle = Bundle.open(made, trust, now=now, arch="x86_64")
-    assert bundle.path == made
-    assert {name: bundle.read(name) for name in bundle.files} == files
-    assert list(bundle.targets) == ["x86_64-ort-cpu", "aarch64-ort-cpu", "portable-onnx"]
-    assert bundle.targets["aarch64-ort-cpu"].arch == "aarch64"
-    assert bundle.manifest.files["selftest/vectors.npz"].role == "vectors"
-    assert bundle.manifest.files["model/model.onnx"].role == "model"
-    assert bundle.manifest.intended_use == "Tests; 仅供测试"
-    assert bundle.num_bytes > sum(map(len, files.values()))
+    opened = Bundle.open(made, trust, now=now, arch="x86_64")
+    assert opened.path == made
+    assert {name: opened.read(name) for name in opened.files} == files
+    assert list(opened.targets) == ["x86_64-ort-cpu", "aarch64-ort-cpu", "portable-onnx"]
+    assert opened.targets["aarch64-ort-cpu"].arch == "aarch64"
+    assert opened.manifest.files["selftest/vectors.npz"].role == "vectors"
+    assert opened.manifest.files["model/model.onnx"].role == "model"
+    assert opened.manifest.intended_use == "Tests; 仅供测试"
+    assert opened.num_bytes > sum(map(len, files.values()))
 
 
 def test_a_folder_with_the_same_files_is_an_equal_bundle(tmp_path, made, trust, files, now):
@@ -60,11 +62,11 @@ def test_the_clock_is_asked_when_no_time_is_given(path, manifest, files, signers
 
 
 def test_reading_a_file_that_is_not_there_names_those_that_are(made, trust, now):
-    bundle = Bundle.open(made, trust, now=now)
+    opened = Bundle.open(made, trust, now=now)
     with pytest.raises(ValueError, match=r"has no file 'pipeline/x'; it has pipeline/post\.json"):
-        bundle.read("pipeline/x")
+        opened.read("pipeline/x")
     with pytest.raises(ValueError, match=r"has no file '\.\./x'; it has .*model/model\.onnx"):
-        bundle.read("../x")
+        opened.read("../x")
 
 
 @pytest.mark.parametrize("is_folder", [False, True])
@@ -74,26 +76,26 @@ def test_a_file_changed_after_opening_is_not_read(tmp_path, made, trust, now, is
         with tarfile.open(made) as plain:
             plain.extractall(tmp_path / "folder", filter="data")
         made, target = tmp_path / "folder", tmp_path / "folder" / "model" / "model.onnx"
-    bundle = Bundle.open(made, trust, now=now)
-    part = bundle.slices["model/model.onnx"]
+    opened = Bundle.open(made, trust, now=now)
+    part = opened.slices["model/model.onnx"]
     data = bytearray(target.read_bytes())
     data[part.offset + 10] ^= 1
     target.write_bytes(data)
     with pytest.raises(ValueError, match=r"model/model\.onnx has sha256 .*the manifest says"):
-        bundle.read("model/model.onnx")
-    assert bundle.read("pipeline/pre.json") == b"[]"
+        opened.read("model/model.onnx")
+    assert opened.read("pipeline/pre.json") == b"[]"
 
 
 def test_a_link_put_in_place_of_a_file_is_not_followed_to_other_content(tmp_path, made, trust, now):
     with tarfile.open(made) as plain:
         plain.extractall(tmp_path / "folder", filter="data")
-    bundle = Bundle.open(tmp_path / "folder", trust, now=now)
+    opened = Bundle.open(tmp_path / "folder", trust, now=now)
     model = tmp_path / "folder" / "model" / "model.onnx"
     (tmp_path / "other").write_bytes(os.urandom(model.stat().st_size))
     model.unlink()
     model.symlink_to(tmp_path / "other")
     with pytest.raises(ValueError, match="has sha256"):
-        bundle.read("model/model.onnx")
+        opened.read("model/model.onnx")
 
 
 def test_signers_a_device_does_not_know_count_for_nothing(
@@ -102,8 +104,8 @@ def test_signers_a_device_does_not_know_count_for_nothing(
     ann, bob, eve = signers
     write_bundle(path, manifest, files, {}, [bob, ann, eve])
     for known in ([ann], [bob], [ann, bob], signers):
-        bundle = Bundle.open(path, trusting(known, threshold=len(known)), now=now)
-        assert set(bundle.manifest.signers) == {key_id(signer.public) for signer in signers}
+        opened = Bundle.open(path, trusting(known, threshold=len(known)), now=now)
+        assert set(opened.manifest.signers) == {key_id(signer.public) for signer in signers}
 
 
 def test_the_order_of_signers_does_not_matter(tmp_path, path, manifest, files, signers):
@@ -136,6 +138,24 @@ def test_what_a_reader_would_refuse_is_not_written(path, manifest, files, signer
     with pytest.raises(ValueError, match="roles names x, not among files"):
         write_bundle(path, manifest, files, {"x": "model"}, signers[:1])
     assert not path.exists()
+
+
+def test_a_file_that_changes_while_it_is_packed_is_told(
+    tmp_path, path, manifest, files, signers, monkeypatch
+):
+    path.write_bytes(b"the older bundle")
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"before")
+
+    def write_later(part, contents):
+        model.write_bytes(b"after!")
+        write_archive(part, contents)
+
+    monkeypatch.setattr(bundle, "write_archive", write_later)
+    with pytest.raises(ValueError, match=r"model/model\.onnx has sha256"):
+        write_bundle(path, manifest, {**files, "model/model.onnx": model}, {}, signers[:1])
+    assert path.read_bytes() == b"the older bundle"
+    assert sorted(file.name for file in tmp_path.iterdir()) == [path.name, model.name]
 
 
 def test_the_signed_message_is_as_the_format_says(made, trust, now, signers):
