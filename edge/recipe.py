@@ -1,8 +1,9 @@
 """Builds a vendor's engine on the device, from a recipe made where that vendor's tools are not.
 
-A recipe names its files with size and sha256, and commands as lists of arguments. Every file is
-checked before a command runs; a command starts one of the known tools, without a shell, and may
-refer to two folders only. Signatures are the bundle's matter: a recipe is read out of one.
+A recipe `x.json` names its files with size and sha256, each as what follows `x.`, so that all can
+be renamed together; and commands as lists of arguments. Every file is checked before a command
+runs; a command starts one of the known tools, without a shell, and may refer to two paths only:
+{stem}, the recipe's without .json, and {output}. Signatures are the bundle's matter.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from edge import canonical
 SCHEMA = "deepkits.build/1"
 TOOLS = ("atc", "trtexec")
 MAX_RECIPE_BYTES = 4 * 2**20
-PLACEHOLDERS = ("bundle", "output")
+PLACEHOLDERS = ("stem", "output")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _LAST_LINES = 20
@@ -37,9 +38,10 @@ def read_recipe(path: Path) -> dict[str, Any]:
     recipe = canonical.loads(path.read_bytes(), path.name)
     if not isinstance(recipe, dict) or recipe.get("schema") != SCHEMA:
         raise ValueError(f"{path.name} is not of schema {SCHEMA!r}; make it again")
-    for name, entry in recipe["files"].items():
-        _check_name(name)
-        file = path.parent / name
+    for part, entry in recipe["files"].items():
+        _check_name(part)
+        file = path.with_suffix(f".{part}")
+        name = file.name
         if not file.is_file() or file.is_symlink():
             raise ValueError(f"{name} is missing beside {path.name}; copy the bundle again")
         with file.open("rb") as stream:
@@ -97,7 +99,7 @@ def run_recipe(
     work = done.with_suffix(".part")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    command = command_of(found[build], {"bundle": path.parent.absolute(), "output": work})
+    command = command_of(found[build], path, work)
     tool = shutil.which(command[0])
     if tool is None:
         raise ValueError(f"tool={command[0]!r} is not on the PATH; needs {_needs(found[build])}")
@@ -117,8 +119,8 @@ def run_recipe(
     return _result(found[build], done)
 
 
-def command_of(build: Mapping[str, Any], folders: Mapping[str, Path]) -> list[str]:
-    """The arguments with folders put in.
+def command_of(build: Mapping[str, Any], path: Path, output: Path) -> list[str]:
+    """The arguments, with the paths of the recipe's files and of the output folder put in.
 
     Raises:
         ValueError: not a known tool, an unknown placeholder, or an argument that is not text.
@@ -133,7 +135,8 @@ def command_of(build: Mapping[str, Any], folders: Mapping[str, Path]) -> list[st
         bare = _PLACEHOLDER.sub("", argument)
         if unknown or "{" in bare or "}" in bare:
             raise ValueError(f"argument {argument!r} has other placeholders than {PLACEHOLDERS}")
-    return [_PLACEHOLDER.sub(lambda match: str(folders[match[1]]), text) for text in argv]
+    paths = {"stem": str(path.absolute().with_suffix("")), "output": str(output.absolute())}
+    return [_PLACEHOLDER.sub(lambda match: paths[match[1]], text) for text in argv]
 
 
 def _result(build: Mapping[str, Any], folder: Path) -> Path:

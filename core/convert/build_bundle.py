@@ -1,7 +1,8 @@
 """What a device needs to build an engine that cannot be built here: a recipe and its files.
 
-The recipe is `<name>.<target>.json`, canonical JSON beside the files it names with size and
-sha256. `edge/recipe.py` carries it out on the device. Equal models give equal bytes.
+The recipe is `<name>.<target>.json`, canonical JSON beside its files `<name>.<target>.onnx` and
+others, which it names by what follows `<name>.<target>.`: all of them may be renamed together.
+`edge/recipe.py` carries it out on the device. Equal models give equal bytes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Build:
     """One way to build the engine, for one generation of the vendor's tool."""
 
     name: str  # "tensorrt-10"
-    argv: tuple[str, ...]  # run without a shell; {bundle} and {output} are folders of the device
+    argv: tuple[str, ...]  # run without a shell; {stem} and {output}: see edge/recipe.py
     artifacts: tuple[str, ...]  # what the tool may have written into {output}, one of them
     requires: Mapping[str, str]  # "TensorRT": ">=10.3,<11"
 
@@ -53,8 +54,7 @@ class BuildBundle:
 
     suffix: str  # ".tensorrt.json"
     builds: Sequence[Build]
-    model: str  # the file that the source was proven equal to
-    files: Mapping[str, bytes]  # name -> content, the model among them
+    files: Mapping[str, bytes]  # "onnx": the model that equals the source; others: "aipp.cfg"
     device_facts: Sequence[str]  # what the device adds to the key of its engine cache
     unsupported: Sequence[Mapping[str, Any]] = ()
     notes: Sequence[str] = ()
@@ -76,17 +76,17 @@ def write_build_bundle(
     files = dict(bundle.files)
     calibration = None
     if options.calibration is not None:
-        name = f"{source.name}{bundle.suffix.removesuffix('.json')}.calibration.npz"
-        files[name] = calibration_bytes(source, options.calibration)
-        calibration = {"file": name, "samples": _samples(source, options.calibration)}
-    model = onnx.load_from_string(files[bundle.model])
-    sha256 = hashlib.sha256(files[bundle.model]).hexdigest()
+        files["calibration.npz"] = calibration_bytes(source, options.calibration)
+        samples = _samples(source, options.calibration)
+        calibration = {"file": "calibration.npz", "samples": samples}
+    model = onnx.load_from_string(files["onnx"])
+    sha256 = hashlib.sha256(files["onnx"]).hexdigest()
     recipe = {
         "schema": SCHEMA,
         "target": target["id"],
         "state": "contract-only",
         "precision": options.precision,
-        "model": {"file": bundle.model, "sha256": sha256, "opset": opset_of(model)},
+        "model": {"file": "onnx", "sha256": sha256, "opset": opset_of(model)},
         "inputs": [_describe(value) for value in model.graph.input],
         "outputs": [_describe(value) for value in model.graph.output],
         "axes": {axis.name: _plain(axis) for axis in _axes(source)},
@@ -95,15 +95,15 @@ def write_build_bundle(
         "calibration": calibration,
         "unsupported": [dict(entry) for entry in bundle.unsupported],
         "files": {
-            name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
-            for name, content in sorted(files.items())
+            part: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+            for part, content in files.items()
         },
         **bundle.details,
     }
     path = folder / f"{source.name}{bundle.suffix}"
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
     path.write_bytes(canonical.dumps(recipe))
+    for part, content in files.items():
+        path.with_suffix(f".{part}").write_bytes(content)
     description = Target(
         **target,
         precision=options.precision,
@@ -113,7 +113,8 @@ def write_build_bundle(
         recipe=recipe,
     )
     notes = ("only the recipe exists: the device builds and has never run it", *bundle.notes)
-    return Artifact(description, folder, (path.name, *sorted(files)), notes=notes)
+    names = [path.with_suffix(f".{part}").name for part in sorted(files)]
+    return Artifact(description, folder, (path.name, *names), notes=notes)
 
 
 def tolerance(options: Options) -> Tolerance:

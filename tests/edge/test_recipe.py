@@ -30,7 +30,7 @@ def recipe(**changes):
 
     fields = {
         "schema": SCHEMA,
-        "files": {"m.onnx": {"sha256": hashlib.sha256(MODEL).hexdigest(), "size": len(MODEL)}},
+        "files": {"onnx": {"sha256": hashlib.sha256(MODEL).hexdigest(), "size": len(MODEL)}},
         "key": {"model_sha256": "0", "device": sorted(FACTS)},
         "builds": [build()],
     }
@@ -38,7 +38,7 @@ def recipe(**changes):
 
 
 def build(*more, **changes):
-    argv = ["trtexec", "--onnx={bundle}/m.onnx", "--saveEngine={output}/m.engine", *more]
+    argv = ["trtexec", "--onnx={stem}.onnx", "--saveEngine={output}/m.engine", *more]
     fields = {"name": "ten", "argv": argv, "artifacts": ["m.engine"], "requires": {"TRT": "10"}}
     return {**fields, **changes}
 
@@ -86,16 +86,16 @@ def test_a_build_runs_once_for_each_device(device, tmp_path):
         (recipe(builds=[build("--nothing")]), "trtexec wrote none of m.engine"),
         (recipe(builds=[build(name="eleven")]), "build='ten' is not one of eleven"),
         (recipe(builds=[build("--load={home}/x")]), "has other placeholders"),
-        (recipe(builds=[build("--load={bundle")]), "has other placeholders"),
+        (recipe(builds=[build("--load={stem")]), "has other placeholders"),
         (recipe(builds=[build(argv=["sh", "-c", "true"])]), "starts none of atc, trtexec"),
         (recipe(builds=[build(argv=["/bin/trtexec"])]), "starts none of atc, trtexec"),
         (recipe(builds=[build(argv=["atc", "--x"])]), "'atc' is not on the PATH"),
         (recipe(builds=[build(artifacts=["../m.engine"])]), "is not plain"),
         (recipe(builds=[build(7)]), "is no text"),
         (recipe(schema="deepkits.build/2"), "is not of schema"),
-        (recipe(files={"../m.onnx": {"sha256": "0", "size": 1}}), "is not plain"),
-        (recipe(files={"n.onnx": {"sha256": "0", "size": 1}}), "n.onnx is missing"),
-        (recipe(files={"m.onnx": {"sha256": "0", "size": 1}}), "the recipe says 0"),
+        (recipe(files={"../onnx": {"sha256": "0", "size": 1}}), "is not plain"),
+        (recipe(files={"other.onnx": {"sha256": "0", "size": 1}}), "m.other.onnx is missing"),
+        (recipe(files={"onnx": {"sha256": "0", "size": 1}}), "the recipe says 0"),
     ],
 )
 def test_what_is_not_sound_builds_nothing(content, message, device, tmp_path):
@@ -134,5 +134,5 @@ def test_a_recipe_in_another_spelling_is_refused(device):
 
 
 def test_folders_with_braces_are_put_in_once(tmp_path):
-    folders = {"bundle": tmp_path / "{output}", "output": tmp_path}
-    assert command_of(build(), folders)[1] == f"--onnx={tmp_path}/{{output}}/m.onnx"
+    command = command_of(build(), tmp_path / "{output}" / "m.json", tmp_path)
+    assert command[1] == f"--onnx={tmp_path}/{{output}}/m.onnx"

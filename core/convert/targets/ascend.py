@@ -68,37 +68,35 @@ class AscendConverter:
                 f"precision={options.precision!r} is not one of {', '.join(PRECISION_MODES)}: "
                 f"the vendor's list has no QuantizeLinear"
             )
-        stem = f"{source.name}.ascend"
-        content = _at_known_opset(source, onnx, folder, f"{stem}.onnx")
+        content = _at_known_opset(source, onnx, folder, f"{source.name}.ascend.onnx")
         model = onnx_package.load_from_string(content)
         unsupported = find_unsupported(model)
         if unsupported and options.values.get("strict"):
             raise ValueError(
                 f"operators={'; '.join(map(str, unsupported))}; change the model, or drop strict"
             )
-        files = {f"{stem}.onnx": content}
+        files = {"onnx": content}
         aipp = options.values.get("aipp") or {}
         if aipp:
-            files[f"{stem}.aipp.cfg"] = aipp_config(source, aipp).encode()
+            files["aipp.cfg"] = aipp_config(source, aipp).encode()
         argv = (
             "atc",
             "--framework=5",
-            f"--model={{bundle}}/{stem}.onnx",
-            f"--output={{output}}/{stem}",
+            "--model={stem}.onnx",
+            "--output={output}/model",
             f"--soc_version={chip}",
             *shape_arguments(source, options),
             f"--precision_mode_v2={PRECISION_MODES[options.precision]}",
             *(["--output_type=FP32"] if _gives_float32(model) else []),
-            *([f"--insert_op_conf={{bundle}}/{stem}.aipp.cfg"] if aipp else []),
+            *(["--insert_op_conf={stem}.aipp.cfg"] if aipp else []),
             "--log=error",
         )
         # ATC adds system and processor to the name where the file holds code for the host.
-        results = tuple(f"{stem}{host}.om" for host in ("", "_linux_aarch64", "_linux_x86_64"))
+        results = tuple(f"model{host}.om" for host in ("", "_linux_aarch64", "_linux_x86_64"))
         table = operator_table()
         bundle = BuildBundle(
             self.suffix,
             [Build("cann", argv, results, {"atc": "CANN >=8.0", "soc_version": chip})],
-            f"{stem}.onnx",
             files,
             DEVICE_FACTS,
             [entry.to_json() for entry in unsupported],
@@ -175,9 +173,11 @@ def shape_arguments(source: Source, options: Options) -> list[str]:
 
 def _chip(target_id: str, asked: str) -> str:
     default, pattern = CHIPS[target_id]
-    if asked and not re.fullmatch(pattern, asked):
+    if asked.lower() in target_id:  # the family alone: "910b"
+        return default
+    if not re.fullmatch(pattern, asked):
         raise ValueError(f"device={asked!r} is no chip of {target_id}, as {default} is one")
-    return asked or default
+    return asked
 
 
 def _at_known_opset(source: Source, onnx: Path, folder: Path, name: str) -> bytes:

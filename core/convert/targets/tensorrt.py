@@ -54,13 +54,11 @@ class TensorrtConverter:
             raise ValueError(
                 f"precision={options.precision!r} is not one of {', '.join(PRECISIONS)}"
             )
-        stem = f"{source.name}.tensorrt"
-        portable = f"{stem}.onnx"
-        files = {portable: onnx.read_bytes()}
-        models = {"10": portable, "11": portable}
+        files = {"onnx": onnx.read_bytes()}
+        models = {"10": "onnx", "11": "onnx"}
         if options.precision == "float16":
-            models["11"] = f"{stem}.float16.onnx"
-            files[models["11"]] = _in_float16(onnx)
+            models["11"] = "float16.onnx"
+            files["float16.onnx"] = _in_float16(onnx)
         if options.precision == "int8" and not is_quantised(onnx_package.load(str(onnx))):
             raise ValueError(
                 "precision='int8' needs a model with QuantizeLinear nodes; compress it first"
@@ -68,8 +66,8 @@ class TensorrtConverter:
         builds = [
             Build(
                 f"tensorrt-{major}",
-                trtexec_argv(major, model, stem, source, options),
-                (f"{stem}.engine",),
+                trtexec_argv(major, model, source, options),
+                ("model.engine",),
                 REQUIRES[major],
             )
             for major, model in models.items()
@@ -81,22 +79,20 @@ class TensorrtConverter:
             "accelerator": "Jetson Orin",
             "runtime": ">=10.3",
         }
-        bundle = BuildBundle(self.suffix, builds, portable, files, DEVICE_FACTS)
+        bundle = BuildBundle(self.suffix, builds, files, DEVICE_FACTS)
         return write_build_bundle(source, folder, target, options, bundle)
 
     def open(self, artifact: Artifact) -> None:
         """Nothing: there is no board here."""
 
 
-def trtexec_argv(
-    major: str, model: str, stem: str, source: Source, options: Options
-) -> tuple[str, ...]:
+def trtexec_argv(major: str, model: str, source: Source, options: Options) -> tuple[str, ...]:
     """The command that builds the engine, without running it.
 
     Raises:
         ValueError: an input's name has a character that trtexec separates by.
     """
-    argv = ["trtexec", f"--onnx={{bundle}}/{model}", f"--saveEngine={{output}}/{stem}.engine"]
+    argv = ["trtexec", f"--onnx={{stem}}.{model}", "--saveEngine={output}/model.engine"]
     precision = {"float16": "--fp16", "int8": "--stronglyTyped"}.get(options.precision)
     if precision and major == "10":
         argv.append(precision)

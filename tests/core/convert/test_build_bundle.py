@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -48,7 +49,7 @@ def test_the_recipe_tells_everything_and_nothing_else_is_written(target_id, tmp_
     assert recipe["target"] == target_id
     assert recipe["state"] == artifact.target.state == "contract-only"
     assert recipe["model"]["opset"] == 17
-    model = artifact.folder / recipe["model"]["file"]
+    model = artifact.path.with_suffix("." + recipe["model"]["file"])
     assert recipe["model"]["sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
     assert recipe["inputs"] == [{"dtype": "float32", "name": "x", "shape": ["batch", 4]}]
     assert recipe["outputs"] == [{"dtype": "float32", "name": "y", "shape": ["batch", 2]}]
@@ -56,8 +57,10 @@ def test_the_recipe_tells_everything_and_nothing_else_is_written(target_id, tmp_
     assert recipe["unsupported"] == []
     assert recipe["key"]["model_sha256"] == recipe["model"]["sha256"]
     assert set(artifact.files) == {path.name for path in artifact.folder.iterdir()}
-    assert set(recipe["files"]) == set(artifact.files) - {artifact.target.model}
-    with np.load(artifact.folder / recipe["calibration"]["file"], allow_pickle=False) as samples:
+    parts = {artifact.path.with_suffix(f".{part}").name for part in recipe["files"]}
+    assert parts == set(artifact.files) - {artifact.target.model}
+    samples_file = artifact.path.with_suffix("." + recipe["calibration"]["file"])
+    with np.load(samples_file, allow_pickle=False) as samples:
         np.testing.assert_array_equal(samples["x"], SAMPLES["x"])
     assert recipe["calibration"]["samples"] == 10
     assert converter_of(target_id).open(artifact) is None
@@ -72,6 +75,15 @@ def test_equal_models_give_equal_bytes_wherever_they_are_built(target_id, tmp_pa
     for name in one.files:
         assert (one.folder / name).read_bytes() == (two.folder / name).read_bytes()
     assert str(tmp_path).encode() not in one.path.read_bytes()
+
+
+def test_all_files_may_be_renamed_together(tmp_path):
+    artifact = build("jetson-orin-trt", tmp_path / "out", precision="float16")
+    for name in artifact.files:
+        (artifact.folder / name).rename(tmp_path / name.replace("tiny.tensorrt", "other name", 1))
+    recipe = read_recipe(tmp_path / "other name.json")
+    command = command_of(recipe["builds"][1], tmp_path / "other name.json", tmp_path)
+    assert command[1] == f"--onnx={tmp_path}/other name.float16.onnx"
 
 
 def test_a_target_with_its_recipe_survives_its_file(tmp_path):
@@ -122,5 +134,6 @@ def test_a_contract_only_target_never_tells_a_latency(
         for banned in ("latency", "_ms", "throughput", "p50", "fps", "speed"):
             assert banned not in word.lower().replace(name, ""), word
     for entry in recipe["builds"]:  # every command of every recipe can be carried out
-        folders = {"bundle": artifact.folder, "output": artifact.folder}
-        assert command_of(entry, folders)[0] in ("atc", "trtexec")
+        command = command_of(entry, artifact.path, artifact.folder)
+        assert command[0] in ("atc", "trtexec")
+        assert Path(command[2 if command[0] == "atc" else 1].partition("=")[2]).is_file()

@@ -32,15 +32,15 @@ tiny (float[2,4] x) => (float[n] y, float[2,4] z) {
 ARGV = (
     "atc",
     "--framework=5",
-    "--model={bundle}/tiny.ascend.onnx",
-    "--output={output}/tiny.ascend",
+    "--model={stem}.onnx",
+    "--output={output}/model",
     "--soc_version=Ascend310P3",
     "--input_format=NCHW",
     "--input_shape=image:-1,3,32,48",
     "--dynamic_batch_size=1,5,8",
     "--precision_mode_v2=fp16",
     "--output_type=FP32",
-    "--insert_op_conf={bundle}/tiny.ascend.aipp.cfg",
+    "--insert_op_conf={stem}.aipp.cfg",
     "--log=error",
 )
 AIPP = """aipp_op {
@@ -93,7 +93,7 @@ def test_an_image_model_has_the_golden_command_and_image_unit(tmp_path):
     recipe = read_recipe(artifact.path)
     (entry,) = recipe["builds"]
     assert tuple(entry["argv"]) == ARGV
-    assert entry["artifacts"][0] == "tiny.ascend.om"
+    assert entry["artifacts"][0] == "model.om"
     assert (tmp_path / "tiny.ascend.aipp.cfg").read_text() == AIPP
     assert recipe["aipp"] == {"image": {"dtype": "uint8", "layout": "NHWC"}}
     assert recipe["operators"]["published"]["retrieved"] == "2026-11-23"
@@ -307,4 +307,6 @@ def test_a_quantised_model_is_refused(tmp_path):
 def test_the_chip_is_the_asked_one(tmp_path):
     artifact = build(tmp_path, source_of(), "ascend-910b-om", device="Ascend910B2")
     assert "--soc_version=Ascend910B2" in artifact.target.recipe["builds"][0]["argv"]
+    family = build(tmp_path, source_of(), "ascend-910b-om", device="910b")
+    assert family.target.accelerator == "Ascend910B3"
     assert "--precision_mode_v2=origin" in artifact.target.recipe["builds"][0]["argv"]

@@ -29,8 +29,8 @@ SHAPES = (
 )
 ARGV_10 = (
     "trtexec",
-    "--onnx={bundle}/tiny.tensorrt.onnx",
-    "--saveEngine={output}/tiny.tensorrt.engine",
+    "--onnx={stem}.onnx",
+    "--saveEngine={output}/model.engine",
     "--fp16",
     "--timingCacheFile={output}/timing.cache",
     *SHAPES,
@@ -38,8 +38,8 @@ ARGV_10 = (
 )
 ARGV_11 = (  # without precision flags, which TensorRT 11 removed
     "trtexec",
-    "--onnx={bundle}/tiny.tensorrt.float16.onnx",
-    "--saveEngine={output}/tiny.tensorrt.engine",
+    "--onnx={stem}.float16.onnx",
+    "--saveEngine={output}/model.engine",
     "--timingCacheFile={output}/timing.cache",
     *SHAPES,
     "--skipInference",
