@@ -22,6 +22,7 @@ from core.convert.parity import TOLERANCES, tolerance_of
 from core.convert.source import Axis, Source
 from core.convert.target import Artifact, Options
 from edge import canonical
+from edge.onnx_file import describe_onnx
 from edge.recipe import SCHEMA
 from edge.target import Target, Tolerance
 
@@ -141,6 +142,22 @@ def calibration_bytes(source: Source, calibration: Mapping[str, Any]) -> bytes:
     arrays: dict[str, Any] = {name: np.asarray(calibration[name]) for name in sorted(calibration)}
     np.savez(stream, **arrays)
     return stream.getvalue()
+
+
+def read_model(path: Path) -> bytes:
+    """An ONNX file with its weights inside, wherever they were.
+
+    Raises:
+        ValueError: the whole is over 2 GiB, more than one file of ONNX can hold.
+    """
+    if not describe_onnx(path.read_bytes()).external:
+        return path.read_bytes()
+    model = onnx.load(str(path))
+    try:
+        content: bytes = model.SerializeToString(deterministic=True)
+    except ValueError as error:  # of protobuf
+        raise ValueError(f"{path.name} is over 2 GiB with its weights; {error}") from None
+    return content
 
 
 def opset_of(model: onnx.ModelProto) -> int:

@@ -20,6 +20,7 @@ from core.convert.build_bundle import (
     BuildBundle,
     is_quantised,
     opset_of,
+    read_model,
     write_build_bundle,
 )
 from core.convert.export import axes_of, export_onnx
@@ -191,7 +192,7 @@ def _at_known_opset(source: Source, onnx: Path, folder: Path, name: str) -> byte
             f"export with compress=none"
         )
     if low <= opset_of(model) <= high:
-        return onnx.read_bytes()
+        return read_model(onnx)
     export_onnx(source, folder / name, opset=high)
     check = Target(
         id="check",

@@ -12,7 +12,13 @@ from pathlib import Path
 
 import onnx as onnx_package
 
-from core.convert.build_bundle import Build, BuildBundle, is_quantised, write_build_bundle
+from core.convert.build_bundle import (
+    Build,
+    BuildBundle,
+    is_quantised,
+    read_model,
+    write_build_bundle,
+)
 from core.convert.source import Source
 from core.convert.target import Artifact, Options
 from core.convert.targets.tensorrt_rtx import profile_shapes
@@ -54,7 +60,7 @@ class TensorrtConverter:
             raise ValueError(
                 f"precision={options.precision!r} is not one of {', '.join(PRECISIONS)}"
             )
-        files = {"onnx": onnx.read_bytes()}
+        files = {"onnx": read_model(onnx)}
         models = {"10": "onnx", "11": "onnx"}
         if options.precision == "float16":
             models["11"] = "float16.onnx"

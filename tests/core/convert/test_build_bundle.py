@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from core.convert.build_bundle import read_model
 from core.convert.source import Axis, Source
 from core.convert.target import Options, converter_of
 from edge import canonical
-from edge.recipe import command_of, read_recipe
+from edge.recipe import command_of, read_recipe, run_recipe
 from edge.target import STATES_WITH_LATENCY, Target
 
 MODEL = """<ir_version: 8, opset_import: ["" : 17]>
@@ -84,6 +86,48 @@ def test_all_files_may_be_renamed_together(tmp_path):
     recipe = read_recipe(tmp_path / "other name.json")
     command = command_of(recipe["builds"][1], tmp_path / "other name.json", tmp_path)
     assert command[1] == f"--onnx={tmp_path}/other name.float16.onnx"
+
+
+# A vendor's tool: refuses a missing model, writes what it was asked for.
+TOOL = """#!{python}
+import sys
+from pathlib import Path
+flags = dict(argument.partition("=")[::2] for argument in sys.argv[1:])
+Path(flags.get("--onnx") or flags["--model"]).read_bytes()
+Path(flags.get("--saveEngine") or flags["--output"] + ".om").write_text(" ".join(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("target_id", "build_name"),
+    [("jetson-orin-trt", "tensorrt-10"), ("jetson-orin-trt", "tensorrt-11"), (IDS[1], "cann")],
+)
+def test_the_recipe_can_be_carried_out(target_id, build_name, tmp_path, monkeypatch):
+    artifact = build(target_id, tmp_path / "out", precision="float16")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("trtexec", "atc"):
+        (tools / name).write_text(TOOL.format(python=sys.executable))
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tools))
+    facts = dict.fromkeys(artifact.target.recipe["key"]["device"], "some")
+    engine = run_recipe(artifact.path, build_name, tmp_path / "engines", facts)
+    said = engine.read_text()
+    assert ("--fp16" in said) is (build_name == "tensorrt-10")
+    (artifact.folder / artifact.files[1]).write_bytes(b"another model")
+    with pytest.raises(ValueError, match="copy the bundle again"):
+        run_recipe(artifact.path, build_name, tmp_path / "engines", facts)
+
+
+def test_weights_beside_the_model_come_into_it(tmp_path):
+    weights = np.arange(4096, dtype=np.float32).reshape(4, 1024)
+    model = onnx.parser.parse_model(MODEL.replace("<float[4,2] w = {1,2,3,4,5,6,7,8}>", ""))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
+    path = tmp_path / "portable.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="portable.bin")
+    assert path.stat().st_size < 1000
+    inside = onnx.load_from_string(read_model(path)).graph.initializer[0]
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(inside), weights)
 
 
 def test_a_target_with_its_recipe_survives_its_file(tmp_path):
