@@ -5,6 +5,7 @@ import numpy as np
 import onnx
 import pytest
 
+from core.convert.parity import TOLERANCES, compare
 from core.convert.targets import onnxruntime as target_module
 from core.convert.targets.onnxruntime import optimise
 from edge.runtimes import import_runtime
@@ -85,21 +86,56 @@ def test_weights_of_a_large_model_lie_beside_it(tmp_path, monkeypatch):
     assert parity_of(small_source(), converter, made).passed
 
 
-def test_a_quantised_model_keeps_its_signed_integers_for_arm(tmp_path):
+@pytest.fixture(scope="module")
+def int8(tmp_path_factory):
+    """The small model quantised with signed integers."""
     import_runtime("onnxruntime")
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-    source, paths = small_source(), [tmp_path / f"{name}.onnx" for name in ("float", "int8")]
-    paths[0].write_bytes(source.onnx)
-    types = {"activation_type": QuantType.QInt8, "weight_type": QuantType.QInt8}
+    folder = tmp_path_factory.mktemp("int8")
+    (folder / "float.onnx").write_bytes(small_source().onnx)
     rng = np.random.default_rng(1)
     samples = iter([{"image": rng.standard_normal((4, 3, 8, 8), np.float32)} for _ in range(4)])
-    reader = SimpleNamespace(get_next=lambda: next(samples, None))
-    quantize_static(str(paths[0]), str(paths[1]), reader, quant_format=QuantFormat.QDQ, **types)
+    quantize_static(
+        str(folder / "float.onnx"),
+        str(folder / "int8.onnx"),
+        SimpleNamespace(get_next=lambda: next(samples, None)),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QInt8,
+        weight_type=QuantType.QInt8,
+    )
+    return (folder / "int8.onnx").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "target_id"), [*(("onnxruntime", id_) for id_ in IDS), ("onnx", "portable-onnx")]
+)
+def test_a_quantised_model_is_held_to_the_declared_tolerance(tmp_path, int8, name, target_id):
+    source = small_source()
+    wide = Tolerance(0.5, 0.2, "quantised to 8 bits")
+    converter, made = build(
+        replace(source, onnx=int8),
+        tmp_path / "a",
+        name,
+        target_id,
+        precision="int8",
+        values={"tolerance": wide},
+    )
+    assert made.target.tolerance == wide
+    parity = parity_of(source, converter, made)
+    assert parity.facts["precision"] == "int8"
+    logits = [case.outputs[0] for case in parity.cases]
+    assert all(output.passed for output in logits)
+    assert max(output.max_absolute for output in logits) > 1e-3
+    assert not compare(source, converter.open(made), TOLERANCES["float32"]).passed
+
+
+def test_a_quantised_model_keeps_its_signed_integers_for_arm(tmp_path, int8):
+    (tmp_path / "int8.onnx").write_bytes(int8)
     kinds = []
     for is_arm in (False, True):
         path = tmp_path / f"{is_arm}.onnx"
-        optimise(paths[1], path, is_arm=is_arm)
+        optimise(tmp_path / "int8.onnx", path, is_arm=is_arm)
         types = {value.data_type for value in onnx.load(str(path)).graph.initializer}
         kinds.append(types & {onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
     assert kinds[1] == {onnx.TensorProto.INT8}
