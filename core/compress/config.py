@@ -25,6 +25,8 @@ class QuantizeConfig:
     sensitivity_samples: int = 16
     # The search for layers to leave in float ends after this; what was found by then is kept.
     max_search_s: float = 600.0
+    # Standard operators only, for any runtime; an LSTM in 8 bits exists in ONNX Runtime alone.
+    is_portable: bool = False
     # Names of nodes that stay in float whatever the search says.
     float_nodes: list[str] = field(default_factory=list)
     # The before/after table measures the latency of these batches, on one thread.

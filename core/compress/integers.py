@@ -158,11 +158,11 @@ class Quantizer:
 
     def _layers(self) -> dict[str, str]:
         """Name -> operator of what can be quantised, in the order of the graph."""
-        weight = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1, "LSTM": 1}
+        kinds = PRODUCTS if self._cfg.is_portable else (*PRODUCTS, "LSTM")
         return {
             node.name: node.op_type
             for node in self._graph.node
-            if node.op_type in weight and node.input[weight[node.op_type]] in self._constants
+            if node.op_type in kinds and node.input[1] in self._constants
         }
 
     def _carriers(self, quantized: set[str]) -> list[str]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from core.compress.config import PruneConfig
 from core.compress.prune import count_module_flops, prune
+from core.compress.weights import weight_only
 from core.kit import Step
 from core.train.batches import Batches
 from core.train.config import OptimConfig, TrainConfig, TrainerConfig
@@ -143,3 +144,22 @@ def test_flops_of_an_lstm_count_its_weights_at_every_step():
     model = nn.LSTM(3, 5, batch_first=True)
     flops = count_module_flops(model, {"x": torch.zeros(2, 7, 3)}, lambda m, e: m(e["x"]))
     assert flops == 2 * 2 * 7 * (4 * 5 * 3 + 4 * 5 * 5)
+
+
+def test_weights_alone_in_8_bits_take_a_quarter_of_the_memory():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64))
+    x = torch.randn(8, 64)
+    wanted = model(x).detach()
+
+    def metric(module):
+        return -((module(x) - wanted).norm() / wanted.norm()).item()
+
+    made = weight_only(model, {"x": x}, metric=metric, runs=2)
+    before, after = made.table
+    assert after.bytes < 0.3 * before.bytes
+    assert -0.02 < after.metric < before.metric == 0
+    assert before.flops == 2 * 2 * 64 * 128
+    assert type(model[0].weight) is nn.Parameter
+    with pytest.raises(ValueError, match="ReLU has no linear layer"):
+        weight_only(nn.ReLU(), {"x": x})

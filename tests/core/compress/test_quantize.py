@@ -106,6 +106,11 @@ def test_an_lstm_becomes_dynamic_beside_static_products(tmp_path):
     assert "DynamicQuantizeLSTM exist in ONNX Runtime only" in made.notes
     assert made.table[0].flops == made.table[1].flops == 2 * (4 * (8 + 16) * 64 + 16 * 3)
 
+    cfg.is_portable = True
+    made = quantize(path, tmp_path / "p.onnx", inputs, metric=metric, cfg=cfg)
+    assert {node.domain for node in onnx.load(made.path).graph.node} <= {"", "ai.onnx"}
+    assert made.notes == ()
+
 
 def test_auto_compares_static_and_dynamic_and_says_what_each_took(tmp_path):
     path = models.save_mlp(tmp_path / "mlp.onnx", layers=2)
