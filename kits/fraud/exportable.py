@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from core.convert.source import Arrays, Axis, Sizes, Source
-from core.kit import Exportable, Metric
+from core.kit import Exportable, Metric, Split
 from core.train.checkpoint import load_weights
 from kits.fraud.config import FraudTrainConfig, SplitConfig, TreesConfig
 from kits.fraud.data.config import DataConfig
@@ -28,7 +28,7 @@ from kits.fraud.trees import read_ensemble
 
 TREES_PART = "lightgbm"
 MAX_BATCH = 64
-# Events of the last test period that the metric scores: all frauds, and legitimate ones up to this.
+# Validation events that the metric scores: all frauds, and legitimate ones up to this.
 METRIC_EVENTS = 20_000
 METRIC_BATCH = 256
 # What an export reads of model.json beyond what scoring needs.
@@ -177,14 +177,17 @@ def train_config(config: dict[str, Any]) -> FraudTrainConfig:
 
 
 def _metric(config: dict[str, Any]) -> Metric:
-    """Average precision on the last test period; the events are folded at the first call."""
+    """Average precision on the last period's validation rows, folded anew at the first call.
+
+    Compression chooses by it which layers stay in float, so no test row may be in it.
+    """
     period: list[Any] = []
 
     def metric(predict: Any) -> dict[str, float]:
         from sklearn.metrics import average_precision_score
 
         if not period:
-            period.extend(last_period(train_config(config), METRIC_EVENTS))
+            period.extend(last_period(train_config(config), METRIC_EVENTS, "validation"))
         task, rows = period
         parts = [rows[k : k + METRIC_BATCH] for k in range(0, len(rows), METRIC_BATCH)]
         logits = [predict(scorer_inputs(task, part))["logit"] for part in parts]
@@ -194,13 +197,15 @@ def _metric(config: dict[str, Any]) -> Metric:
     return metric
 
 
-def last_period(cfg: FraudTrainConfig, max_events: int) -> tuple[FraudTask, np.ndarray]:
-    """The run's events as a task, and the rows of its last test period.
+def last_period(
+    cfg: FraudTrainConfig, max_events: int, split: Split = "test"
+) -> tuple[FraudTask, np.ndarray]:
+    """The run's events as a task, and the rows of its last test period or its validation.
 
     All frauds stay; of more than `max_events`, legitimate ones are left out, spread evenly.
     """
     task = build_task(cfg)
-    rows = task.rows["test"]
+    rows = task.rows[split]
     label = task.arrays.label[rows]
     legitimate = np.flatnonzero(label == 0)
     wanted = max(1, min(len(legitimate), max_events - int(label.sum())))
