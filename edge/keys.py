@@ -16,7 +16,7 @@ import re
 import secrets
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -137,26 +137,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument("--trust", type=Path, help="folder; $DEEPKITS_HOME or ~/.config/deepkits")
     parser = argparse.ArgumentParser("python -m edge.keys", description="Keys that sign bundles.")
-    parser.add_argument("--trust", type=Path, help="folder; $DEEPKITS_HOME or ~/.config/deepkits")
-    verbs = parser.add_subparsers(required=True)
-    new = verbs.add_parser("new", help="make a key, and the first root if there is none")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    def verb(run: Callable[[argparse.Namespace, Path], None], text: str) -> argparse.ArgumentParser:
+        name = run.__name__.removeprefix("_")
+        added = verbs.add_parser(name, help=text, description=text, parents=[where])
+        added.set_defaults(run=run)
+        return added
+
+    new = verb(_new, "make a key, and the first root if there is none")
     new.add_argument("--name", default="default", help="of the key file")
-    new.set_defaults(run=_new)
-    rotate = verbs.add_parser("rotate", help="write the next root, signed with the keys found here")
+    rotate = verb(_rotate, "write the next root, signed with the keys found here")
     rotate.add_argument("--add", action="append", default=[], metavar="KEY", help="name or public")
     rotate.add_argument("--remove", action="append", default=[], metavar="KEY_ID")
     rotate.add_argument("--threshold", type=int, help="signatures that a bundle needs")
     rotate.add_argument("--expires", type=int, metavar="SECONDS", help="since 1970")
     rotate.add_argument("--out", type=Path, help="default: root-<version>.json in the folder")
-    rotate.set_defaults(run=_rotate)
-    sign = verbs.add_parser("sign", help="add the signatures of the keys found here to a root")
+    sign = verb(_sign, "add the signatures of the keys found here to a root")
     sign.add_argument("root", type=Path)
-    sign.set_defaults(run=_sign)
-    trust = verbs.add_parser("trust", help="let this device trust the next root")
+    trust = verb(_trust, "let this device trust the next root")
     trust.add_argument("root", type=Path)
     trust.add_argument("--first", action="store_true", help="there is none yet; compare the ids")
-    trust.set_defaults(run=_trust)
     return parser
 
 

@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -31,6 +31,7 @@ def zipped(members, compression=zipfile.ZIP_DEFLATED):
     return stream.getvalue()
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.from_regex(r"[a-z/]{1,8}", fullmatch=True), some_arrays, max_size=3))
 def test_arrays_survive_and_numpy_agrees(given_arrays):
     data = write_npz(given_arrays)

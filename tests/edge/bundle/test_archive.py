@@ -2,7 +2,7 @@ import os
 import tarfile
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge import archive
@@ -243,6 +243,7 @@ def test_large_files_are_read_in_pieces(tmp_path):
     assert part.read() == data
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=1600))
 def test_random_bytes_are_refused_with_a_message(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "random"

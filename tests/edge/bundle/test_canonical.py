@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge import canonical
@@ -14,6 +14,7 @@ values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(values)
 def test_a_value_survives(value):
     assert canonical.loads(canonical.dumps(value), "value") == value

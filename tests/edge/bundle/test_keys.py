@@ -15,7 +15,7 @@ def run(capsys):
     """A command: its exit code, what it printed, and what it complained of."""
 
     def run(folder, *arguments):
-        status = keys.main(["--trust", str(folder), *map(str, arguments)])
+        status = keys.main([*map(str, arguments), "--trust", str(folder)])
         return status, *capsys.readouterr()
 
     return run
