@@ -27,6 +27,7 @@ TARGETS = (
     "x86_64-openvino-cpu-bf16", "jetson-orin-trt", "ascend-310p-om", "ascend-910b-om",
     "x86_64-trt-rtx", "any-executorch-xnnpack", "x86_64-aoti-cpu",
 )  # fmt: skip
+WORKED = ("equal", "built", "contract-only")
 
 
 def run_model(model: str, targets: list[str], limit_s: float) -> None:
@@ -62,11 +63,14 @@ def main() -> int:
     parser.add_argument("--targets", nargs="+", default=list(TARGETS), choices=TARGETS)
     parser.add_argument("--limit-s", type=float, default=600, help="per process of one model")
     parser.add_argument("--again", action="store_true", help="forget what is done already")
+    parser.add_argument("--retry", action="store_true", help="only forget what did not work")
     parser.add_argument("--table", action="store_true", help="only write the results again")
     args = parser.parse_args()
-    if args.again:
-        for model in args.models:
+    for model in args.models:
+        if args.again:
             shutil.rmtree(WORK / model, ignore_errors=True)
+        if args.retry:
+            forget_failures(WORK / model, args.targets)
     columns = (TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
         if not args.table:
@@ -78,12 +82,29 @@ def main() -> int:
                     progress.update(task, description=f"{model}: {group[0]} ...")
                     run_model(model, group, args.limit_s)
                     progress.advance(task, len(group))
+                    if not progress.console.is_terminal:
+                        outcomes = ", ".join(f"{id_} {outcome(model, id_)}" for id_ in group)
+                        print(f"{model}: {outcomes}", flush=True)
                 write_results(WORK, list(MODELS), TARGETS)
     rows = write_results(WORK, list(MODELS), TARGETS)
     wanted = [row for row in rows if row["target"] == TARGETS[0] and row["model"] in args.models]
     failed = [row["model"] for row in wanted if row["outcome"] != "equal"]
     print(f"{len(wanted) - len(failed)} of {len(args.models)} models are equal as {TARGETS[0]}")
     return int(len(wanted) < len(args.models) or bool(failed))
+
+
+def outcome(model: str, target: str) -> str:
+    """What became of a model on a target that was run."""
+    told: str = json.loads((WORK / model / f"{target}.json").read_text())["outcome"]
+    return told
+
+
+def forget_failures(folder: Path, targets: list[str]) -> None:
+    """Have the targets done again that did not work."""
+    for target in targets:
+        file = folder / f"{target}.json"
+        if file.exists() and outcome(folder.name, target) not in WORKED:
+            file.unlink()
 
 
 def groups(targets: list[str]) -> list[list[str]]:
