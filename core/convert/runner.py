@@ -9,6 +9,10 @@ from core.convert.source import Arrays
 from core.convert.target import Artifact
 from edge.backends import Backend, load_backend
 
+# Versions of ONNX Runtime that read what is written here: 1.24.4 is the last one for Python 3.10
+# and the one the arm64 root has; it loads what 1.32 fused, and computes the same.
+ONNX_RUNTIME = ">=1.24.4"
+
 
 class BackendRunner:
     """An edge backend as a `Runner`."""

@@ -6,14 +6,11 @@ import shutil
 from pathlib import Path
 
 from core.convert.parity import tolerance_of
-from core.convert.runner import BackendRunner, open_artifact
+from core.convert.runner import ONNX_RUNTIME, BackendRunner, open_artifact
 from core.convert.source import Source
 from core.convert.target import Artifact, Options
 from edge.onnx_file import describe_onnx
 from edge.target import Target
-
-# What the operators of the standard need at least; ORT 1.24.4 is the last one for Python 3.10.
-RUNTIME = ">=1.24.4"
 
 
 class OnnxConverter:
@@ -41,7 +38,7 @@ class OnnxConverter:
             model=model.name,
             state="verified",
             tolerance=tolerance_of(options),
-            runtime=RUNTIME,
+            runtime=ONNX_RUNTIME,
         )
         return Artifact(target, folder, (model.name, *weights))
 

@@ -8,9 +8,10 @@ from typing import Any
 import onnx as onnx_package
 
 from core.convert.parity import tolerance_of
-from core.convert.runner import BackendRunner, open_artifact
+from core.convert.runner import ONNX_RUNTIME, BackendRunner, open_artifact
 from core.convert.source import Source
 from core.convert.target import Artifact, Options
+from edge.onnx_file import describe_onnx
 from edge.runtimes import import_runtime
 from edge.target import State, Target
 
@@ -59,7 +60,7 @@ class OnnxRuntimeConverter:
             model=model.name,
             state=state,
             tolerance=tolerance_of(options),
-            runtime=runtime_range(),
+            runtime=ONNX_RUNTIME,
         )
         notes = (NOTE,) if state == "emulated" else ()
         return Artifact(target, folder, (model.name, *weights), notes=notes)
@@ -89,9 +90,8 @@ def optimise(onnx: Path, model: Path, *, is_arm: bool) -> tuple[str, ...]:
     settings.intra_op_num_threads = 1
     settings.add_session_config_entry("session.qdqisint8allowed", "1" if is_arm else "0")
     weights: tuple[str, ...] = ()
-    if sum(file.stat().st_size for file in onnx.parent.glob(f"{onnx.name}*")) > (
-        MAX_BYTES_OF_ONE_FILE
-    ):
+    parts = [onnx, *(onnx.parent / name for name in describe_onnx(onnx.read_bytes()).external)]
+    if sum(part.stat().st_size for part in parts) > MAX_BYTES_OF_ONE_FILE:
         weights = (f"{model.name}.data",)
         for key, value in (("file_name", weights[0]), ("min_size_in_bytes", "256")):
             settings.add_session_config_entry(
@@ -107,12 +107,6 @@ def optimise(onnx: Path, model: Path, *, is_arm: bool) -> tuple[str, ...]:
     if bound:
         raise ValueError(f"operators={', '.join(bound)} run on one kind of x86 only; lower level")
     return weights
-
-
-def runtime_range() -> str:
-    """Versions that read what this version wrote: fused operators may gain inputs later."""
-    onnxruntime: Any = import_runtime("onnxruntime")
-    return f">={onnxruntime.__version__}"
 
 
 CONVERTER = OnnxRuntimeConverter()

@@ -66,10 +66,14 @@ def test_a_provider_that_is_not_there_is_not_replaced_by_another(tmp_path):
         converter.open(replace(made, target=absent))
 
 
-def test_a_file_the_runtime_cannot_read_is_refused_with_its_reason(tmp_path):
-    source = replace(small_source(), onnx=b"not a model")
-    with pytest.raises(ValueError, match="ONNX Runtime does not load the model"):
-        build(source, tmp_path / "a", "onnxruntime", IDS[0])
+def test_an_operator_the_runtime_lacks_is_named(tmp_path):
+    source = small_source()
+    model = onnx.load_from_string(source.onnx)
+    next(node for node in model.graph.node if node.op_type == "Relu").op_type = "Fold"
+    with pytest.raises(ValueError, match=r"ONNX Runtime does not load the model: .*Fold"):
+        build(
+            replace(source, onnx=model.SerializeToString()), tmp_path / "a", "onnxruntime", IDS[0]
+        )
 
 
 def test_operators_of_one_machine_are_refused(tmp_path, monkeypatch):
