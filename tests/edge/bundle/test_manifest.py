@@ -1,7 +1,10 @@
+import copy
 import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from edge.manifest import RUNTIME, SCHEMA, Manifest, canonical_manifest, key_id, runtime_number
 
@@ -118,3 +121,32 @@ def test_missing_and_unknown_keys_are_named(content):
 def test_a_target_twice_is_refused(content):
     with pytest.raises(ValueError, match=r"manifest\.targets has a name twice"):
         Manifest.from_json({**content, "targets": [*content["targets"], "portable-onnx"]})
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just("model/model.onnx"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_any_value_in_any_place_is_taken_or_refused_with_a_message(content, data):
+    """No other error than ValueError comes out, whatever a signer may have signed."""
+    content = copy.deepcopy(content)
+    place = content
+    while True:
+        keys = sorted(place) if isinstance(place, dict) else range(len(place))
+        key = data.draw(st.sampled_from(list(keys)))
+        if not isinstance(place[key], (dict, list)) or data.draw(st.booleans()):
+            break
+        place = place[key]
+    place[key] = data.draw(ANY_JSON)
+    try:
+        manifest = Manifest.from_json(content)
+    except ValueError:
+        return
+    assert manifest.schema == SCHEMA

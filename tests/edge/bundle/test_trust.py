@@ -2,6 +2,8 @@ import threading
 from dataclasses import replace
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from edge import canonical
 from edge.keys import next_root, sign_root
@@ -75,6 +77,24 @@ def test_a_root_file_of_another_form_is_refused(signers, root_of, key, value, wo
         Root.from_bytes(canonical.dumps({**content, key: value}), "root.json")
     with pytest.raises(ValueError, match="not of schema"):
         Root.from_bytes(b"[]", "root.json")
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.sampled_from(["schema", "version", "threshold", "expires", "keys", "signatures"]),
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-9, 9) | st.text("0aé\n", max_size=5),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text("0aé", max_size=3), inner),
+        max_leaves=4,
+    ),
+)
+def test_any_value_in_a_root_is_taken_or_refused_with_a_message(signers, root_of, key, value):
+    content = canonical.loads(root_of(signers[:1]).to_bytes(), "root")
+    if value != content[key]:
+        with pytest.raises(ValueError, match="root"):
+            Root.from_bytes(canonical.dumps({**content, key: value}), "root.json")
 
 
 def test_a_root_is_replaced_when_both_agree(tmp_path, signers, root_of):
