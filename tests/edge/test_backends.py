@@ -395,8 +395,9 @@ def test_a_runtime_that_is_not_installed_is_named(backend, extra, monkeypatch):
         load(backend=backend)
 
 
-def test_openvino_reports_to_nobody(tmp_path):
-    pytest.importorskip("openvino")
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_runtime_reports_to_nobody(tmp_path, backend):
+    pytest.importorskip(backend)
     (tmp_path / "net.onnx").write_bytes(CONV)
     (tmp_path / "home").mkdir()
     script = """
@@ -421,7 +422,7 @@ print(asked, sys.modules.get("openvino_telemetry"))
         "PATH": os.environ["PATH"],
     }
     result = subprocess.run(
-        [sys.executable, "-c", script, json.dumps(target("openvino").to_json())],
+        [sys.executable, "-c", script, json.dumps(target(backend).to_json())],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
