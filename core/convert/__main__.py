@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from core.convert.converter import Conversion
+
+PLAIN_WIDTH = 120  # characters of the table in a file or pipe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,29 +82,38 @@ def _read_example(text: str | None) -> Any:
 
 
 def _convert_all(options: argparse.Namespace, example: Any) -> tuple[list[Any], list[str]]:
+    """Read and export once, convert for each target; gives conversions and failures."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from core.convert.converter import ModelConverter
+    from core.convert.converter import convert_source, export_to, refuse_input
+    from core.convert.load import load_source
+    from core.convert.target import Options, find_converter
 
     rows: list[Any] = []
     failures = []
+    wanted = Options(options.precision or "float32", options.device)
+    folder = options.output or options.input.absolute().parent
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with (
+        Progress(*columns, console=Console(stderr=True)) as progress,
+        tempfile.TemporaryDirectory() as work,
+    ):
+        task = progress.add_task(f"reading {options.input.name}", total=1)
+        source = load_source(options.input, example=example, trust_pickle=options.trust_pickle)
+        progress.update(task, description=f"exporting {source.origin}")
+        exported = export_to(source, Path(work))
+        progress.update(task, completed=1)
         for name in options.to:
             task = progress.add_task(name, total=1)
-            converter = ModelConverter(
-                options.input,
-                name,
-                options.output and options.output / _file_name(options.input, name),
-                example=example,
-                trust_pickle=options.trust_pickle,
-                device=options.device,
-                precision=options.precision,
-                tell=functools.partial(_show, progress, task, name),
-            )
+            converter = find_converter(name)
+            output = folder / f"{source.name}{converter.suffix}"
+            tell = functools.partial(_show, progress, task, name)
             try:
-                rows.append(converter.convert())
+                refuse_input(output, options.input)
+                rows.append(
+                    convert_source(source, converter, output, wanted, exported=exported, tell=tell)
+                )
             except (ValueError, ModuleNotFoundError) as error:
                 failures.append(f"{name}: {error}")
             progress.update(task, completed=1, description=name)
@@ -112,19 +124,16 @@ def _show(progress: Progress, task: TaskID, name: str, step: str) -> None:
     progress.update(task, description=f"{name}: {step}")
 
 
-def _file_name(model: Path, target: str) -> str:
-    from core.convert.target import find_converter
-
-    return (model.name if model.is_dir() else model.stem) + find_converter(target).suffix
-
-
 def _print_table(conversions: Sequence[Conversion]) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     if not conversions:
         return
-    table = Table("target", "file", "MiB", "state", "max error", "parity", "exporter")
+    table = Table(box=box.SIMPLE)
+    for title in ("target", "file", "MiB", "state", "max error", "parity", "exporter"):
+        table.add_column(title, overflow="fold", no_wrap=title in ("target", "state"))
     for conversion in conversions:
         artifact, parity = conversion.artifact, conversion.parity
         size = sum((artifact.folder / name).stat().st_size for name in artifact.files)
@@ -133,14 +142,15 @@ def _print_table(conversions: Sequence[Conversion]) -> None:
             worst = f"{max(out.max_absolute for case in parity.cases for out in case.outputs):.1e}"
         table.add_row(
             artifact.target.id,
-            str(conversion.path),
+            conversion.path.name,
             f"{size / 2**20:.1f}",
             artifact.target.state,
             worst,
             "not compared" if parity is None else "pass",
             conversion.trail.used,
         )
-    Console().print(table)
+    console = Console()
+    console.print(table, width=None if console.is_terminal else PLAIN_WIDTH)
 
 
 if __name__ == "__main__":

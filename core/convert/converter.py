@@ -89,14 +89,20 @@ class ModelConverter:
         )
 
     def _output(self, source: Source) -> Path:
-        if self.output_path is not None:
-            return self.output_path
         beside = self.input_path.with_name(source.name + self.converter.suffix)
-        if beside.exists() and beside.samefile(self.input_path):
-            raise ValueError(
-                f"output_path={str(beside)!r} is the input itself; pass another output_path"
-            )
-        return beside
+        output = self.output_path or beside
+        refuse_input(output, self.input_path)
+        return output
+
+
+def refuse_input(output: Path, model: Path) -> None:
+    """Refuse to write a conversion over the very file that is converted.
+
+    Raises:
+        ValueError: they are the same file.
+    """
+    if output.exists() and output.samefile(model):
+        raise ValueError(f"output_path={str(output)!r} is the input itself; pass another one")
 
 
 def convert_source(
@@ -106,14 +112,27 @@ def convert_source(
     options: Options,
     *,
     target_id: str | None = None,
+    exported: tuple[Path, ExportTrail] | None = None,
     tell: Told | None = None,
 ) -> Conversion:
-    """Convert a loaded source into `output`; as `ModelConverter.convert`, for any source."""
+    """Convert a loaded source into `output`; as `ModelConverter.convert`, for any source.
+
+    Args:
+        source: the model; its name is taken from the output.
+        converter: of the target.
+        output: the main file to write.
+        options: what was asked for.
+        target_id: one of the converter's; by default what fits the options.
+        exported: the source's ONNX file and how it was made, where it was exported already.
+        tell: called with what is done next.
+    """
     tell = tell or (lambda _: None)
+    source = replace(source, name=_stem(output, converter))
     with _folder_beside(output) as work:
-        tell("exporting to ONNX")
-        onnx = work / "onnx" / "model.onnx"
-        trail = export_onnx(source, onnx, opset=max(OPSET, opset_of(source)))
+        if exported is None:
+            tell("exporting to ONNX")
+            exported = export_to(source, work / "onnx")
+        onnx, trail = exported
         tell(f"converting to {converter.name}")
         folder = work / "artifact"
         folder.mkdir()
@@ -132,6 +151,17 @@ def convert_source(
                 f"{parity.problems[0]}; no file was written, see {reports[1].name}"
             )
         return Conversion(output, _publish(artifact, output), parity, trail, reports)
+
+
+def export_to(source: Source, folder: Path) -> tuple[Path, ExportTrail]:
+    """Export a source as `model.onnx` in a folder; an ONNX file keeps its opset."""
+    onnx = folder / "model.onnx"
+    return onnx, export_onnx(source, onnx, opset=opset_of(source) or OPSET)
+
+
+def _stem(output: Path, converter: Converter) -> str:
+    has_suffix = output.name.endswith(converter.suffix)
+    return output.name.removesuffix(converter.suffix) if has_suffix else output.stem
 
 
 def _target_id(converter: Converter, options: Options) -> str:
@@ -162,23 +192,14 @@ def _folder_beside(output: Path) -> Iterator[Path]:
 def _publish(artifact: Artifact, output: Path) -> Artifact:
     """Move the files to their final names: the main file last, for it is what others look for."""
     main = artifact.target.model
-    names = {
-        name: output.name if name == main else _beside(name, artifact, output)
-        for name in artifact.files
-    }
-    for name in sorted(artifact.files, key=lambda name: name == main):
-        final = output.with_name(names[name])
-        final.parent.mkdir(parents=True, exist_ok=True)
-        (artifact.folder / name).replace(final)
-    return replace(
-        artifact,
-        folder=output.parent,
-        files=tuple(names[name] for name in artifact.files),
-        target=replace(artifact.target, model=output.name),
-    )
-
-
-def _beside(name: str, artifact: Artifact, output: Path) -> str:
-    """Names of further files follow the main one's: x.xml and x.bin."""
-    stem = Path(artifact.target.model).stem
-    return name.replace(stem, output.stem, 1) if name.startswith(f"{stem}.") else name
+    if main != output.name and len(artifact.files) > 1:
+        raise ValueError(
+            f"output_path={output.name!r} must end with {''.join(Path(main).suffixes)!r}: "
+            f"{artifact.target.id} has {len(artifact.files)} files, found by that name"
+        )
+    others = [name for name in artifact.files if name != main]
+    for name in others:
+        (artifact.folder / name).replace(output.with_name(name))
+    artifact.path.replace(output)
+    target = replace(artifact.target, model=output.name)
+    return replace(artifact, folder=output.parent, files=(output.name, *others), target=target)

@@ -242,7 +242,8 @@ def _module_source(
 ) -> Source:
     if not isinstance(module, torch.fx.GraphModule):
         module.eval()
-    module.requires_grad_(requires_grad=False)
+    for parameter in module.parameters():
+        parameter.requires_grad = False
     if inputs is None and example is None:
         raise ValueError(
             f"the shapes of the inputs of {name!r} ({origin}) are not known; pass example=, "

@@ -38,8 +38,9 @@ WORDS = re.compile(r"[\w.,:/ +-]*")
 CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
 # In size expressions and guards: symbols and the functions torch writes for them.
 NAMES = re.compile(
-    r"[suz]\d+|L|args|kwargs|Eq|Ne|Ge|Gt|Le|Lt|Max|Min|Mod|PythonMod|FloorDiv|CleanDiv|CeilDiv"
-    r"|Abs|And|Or|Not|Integer|Symbol|true|false|oo|int_oo|ToFloat|IntTrueDiv|FloatTrueDiv|max|min"
+    r"[suz]\d+|L|Eq|Ne|Ge|Gt|Le|Lt|Equality|Unequality|GreaterThan|StrictGreaterThan|LessThan"
+    r"|StrictLessThan|Max|Min|Mod|PythonMod|FloorDiv|CleanDiv|CeilDiv|Add|Mul|Pow|Abs|And|Or|Not"
+    r"|Integer|Rational|Float|Symbol|true|false|oo|int_oo|ToFloat|IntTrueDiv|FloatTrueDiv|max|min"
 )
 ATTRIBUTES = {"size", "stride", "storage_offset"}
 NODES = (
@@ -151,6 +152,7 @@ def _is_plain(expression: str) -> bool:
     return all(
         isinstance(node, NODES)
         and not (isinstance(node, ast.Name) and not NAMES.fullmatch(node.id))
+        and not (isinstance(node, ast.Constant) and not re.fullmatch(r"[\w.-]*", str(node.value)))
         and not (isinstance(node, ast.Attribute) and node.attr not in ATTRIBUTES)
         for node in nodes
     )
