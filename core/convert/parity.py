@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -11,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from core.convert.output_parity import OutputParity, compare_output
 from core.convert.source import Arrays, Axis, Source
 from core.convert.target import Options, Runner
 from edge.target import Tolerance
 
 # At the fewest so many comparisons; where there are fewer sizes, with other inputs of the same.
 NUM_CASES = 5
-DIGITS = 6  # significant, of the numbers in parity.json
 TOLERANCES = {
     "float32": Tolerance(1e-4, 1e-4, "the same operations in another order of summation"),
     "bfloat16": Tolerance(
@@ -38,30 +37,6 @@ class Case:
     def __str__(self) -> str:
         words = [f"{name}={size}" for name, size in self.sizes.items()]
         return ", ".join(words) or f"the one shape, inputs {self.seed}"
-
-
-@dataclass(frozen=True)
-class OutputParity:
-    """How far one output lies from the source's at one shape; errors over finite values.
-
-    `violation` is the largest error as a multiple of what the tolerance allows there; `cosine` of
-    an output without values, or of zeros, is None.
-    """
-
-    name: str
-    dtype: str  # of the converted model
-    shape: tuple[int, ...]
-    max_absolute: float
-    mean_absolute: float
-    p99_absolute: float
-    cosine: float | None
-    violation: float
-    problem: str  # why it failed; empty when it passed
-
-    @property
-    def passed(self) -> bool:
-        """Nothing is wrong with it."""
-        return not self.problem
 
 
 @dataclass(frozen=True)
@@ -115,11 +90,7 @@ class Parity:
                 "seed": case.case.seed,
                 "passed": case.passed,
                 "problem": case.problem,
-                "outputs": [
-                    {key: _plain(value) for key, value in asdict(output).items()}
-                    | {"passed": output.passed}
-                    for output in case.outputs
-                ],
+                "outputs": [output.to_json() for output in case.outputs],
             }
             for case in self.cases
         ]
@@ -206,63 +177,6 @@ def compare(source: Source, runner: Runner, tolerance: Tolerance, *, seed: int =
     )
 
 
-def compare_output(
-    name: str, expected: np.ndarray, actual: np.ndarray, tolerance: Tolerance
-) -> OutputParity:
-    """Errors of one output.
-
-    Args:
-        name: of the output.
-        expected: what the source computes, any shape and type of number.
-        actual: what the converted model computes; has to have the same shape and type.
-        tolerance: |actual - expected| <= absolute + relative * |expected|, for floating values.
-    """
-    problem = ""
-    if actual.shape != expected.shape:
-        problem = f"has shape {list(actual.shape)}, the source has {list(expected.shape)}"
-    elif actual.dtype != expected.dtype:
-        problem = f"is {actual.dtype}, the source's is {expected.dtype}"
-    if problem:
-        nan = math.nan
-        return OutputParity(
-            name, str(actual.dtype), actual.shape, nan, nan, nan, None, nan, problem
-        )
-    exact = expected.dtype.kind not in "fc"
-    wide = np.complex128 if expected.dtype.kind == "c" else np.float64
-    reference, value = expected.astype(wide).ravel(), actual.astype(wide).ravel()
-    finite = np.isfinite(reference) & np.isfinite(value)
-    same_elsewhere = np.array_equal(reference[~finite], value[~finite], equal_nan=True)
-    reference, value = reference[finite], value[finite]
-    error = np.abs(value - reference)
-    if exact:  # integers above 2^53 differ by less than float64 can tell
-        error = np.where((actual != expected).ravel(), np.maximum(error, 1), 0)
-    allowed = 0 * error if exact else tolerance.absolute + tolerance.relative * np.abs(reference)
-    ratio = np.divide(error, allowed, out=np.where(error > 0, np.inf, 0.0), where=allowed > 0)
-    violation = float(ratio.max(initial=0))
-    if expected.size and np.isnan(expected).all():
-        problem = "is NaN everywhere in the source: nothing is compared"
-    elif actual.size and np.isnan(actual).all():
-        problem = "is NaN everywhere"
-    elif not same_elsewhere:
-        problem = "has NaN or infinity at other places than the source"
-    elif violation > 1:
-        outside = f"{int((ratio > 1).sum())} of {ratio.size} values"
-        worst = "differ" if exact else "differ by more than the tolerance allows"
-        problem = f"{outside} {worst}, by {error.max():.3g} at most"
-    length = float(np.linalg.norm(reference) * np.linalg.norm(value))
-    return OutputParity(
-        name=name,
-        dtype=str(actual.dtype),
-        shape=actual.shape,
-        max_absolute=float(error.max(initial=0)),
-        mean_absolute=float(error.mean()) if error.size else 0.0,
-        p99_absolute=float(np.quantile(error, 0.99)) if error.size else 0.0,
-        cosine=float(np.vdot(reference, value).real / length) if length > 0 else None,
-        violation=violation,
-        problem=problem,
-    )
-
-
 def tolerance_of(options: Options) -> Tolerance:
     """What a target of the asked precision may deviate: the caller's `tolerance`, or the usual one.
 
@@ -321,9 +235,3 @@ def _first_line(error: BaseException) -> str:
 def _range(axis: Axis) -> str:
     multiples = f", multiples of {axis.multiple_of}" if axis.multiple_of > 1 else ""
     return f"{axis.low} to {axis.high}{multiples}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
-    return list(value) if isinstance(value, tuple) else value

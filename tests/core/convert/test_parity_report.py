@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from core.convert.export import ExportStep, ExportTrail
-from core.convert.parity import Case, CaseParity, Parity, compare_output
+from core.convert.output_parity import compare_output
+from core.convert.parity import Case, CaseParity, Parity
 from core.convert.parity_plot import Bar, plot_bars, power
 from core.convert.parity_report import Entry, write_reports
 from edge.target import Target, Tolerance
