@@ -15,7 +15,7 @@ SIGNS = {"equal": "✓", "built": "built", "contract-only": "recipe", "differs":
 LEGEND = """\
 ✓ converted, run here and equal to the source at every shape, with the largest absolute error;
 **built** a real engine that nothing here can run; **recipe** what the device builds itself, never
-run here (*contract-only*; the number says how many operators are not in the vendor's list);
+run here (*contract-only*; what the vendor's list of operators lacks is said below);
 **≠** runs, but differs by more than the tolerance; **no** refused; **crash** the converter died or
 took too long; a dot has not been tried. `aarch64-ort-cpu` is compared here on x86-64.
 """
@@ -51,7 +51,7 @@ def page(
     lines = [
         "# Which target takes which model",
         "",
-        f"{len(models)} models, seeded random weights, float32. Commit {machine.get('commit')}, "
+        f"{len(models)} models, seeded random weights, float32. Commit {machine['git_commit']}, "
         f"{machine['processor']}, {packages}. Made by `make zoo`.",
         "",
         *_counts(rows, models, shown),
@@ -95,21 +95,22 @@ def _cell(row: dict[str, Any] | None) -> str:
 
 
 def _reasons(rows: Sequence[dict[str, Any]], portable: str) -> list[str]:
-    lines = ["## Why not", ""]
+    """What did not work and what the targets say of it, equal words once."""
+    told: dict[tuple[str, str], list[str]] = {}
     for row in rows:
-        words = (
-            [row["reason"], *row.get("notes", [])] if row.get("reason") else row.get("notes", [])
-        )
+        words = [row["reason"]] if row["reason"] else row.get("notes", [])
         if row["outcome"] not in ("equal", "built") and words:
-            lines.append(f"- {row['model']}, {row['target']}: {_plain('; '.join(words))}")
+            told.setdefault((row["target"], _plain("; ".join(words))), []).append(row["model"])
+    lines = ["## Why not", ""]
+    lines += [f"- {target}: {', '.join(names)}: {text}" for (target, text), names in told.items()]
     lines += ["", "## Exporters that did not work, and why", ""]
     for row in rows:
-        if row["target"] == portable:
-            lines += [
-                f"- {row['model']}, {step['name']}: {_plain(step['reason'])}"
-                for step in row.get("export", {}).get("steps", [])
-                if step["reason"]
-            ]
+        steps = row.get("export", {}).get("steps", []) if row["target"] == portable else []
+        lines += [
+            f"- {row['model']}, {step['name']}: {_plain(step['reason'])}"
+            for step in steps
+            if step["reason"]
+        ]
     return lines
 
 
