@@ -4,6 +4,8 @@ What is tested is the refusal: without a driver an engine is not even read. Runn
 documented interface (IExecutionContext.execute_async_v3, cudart's copies). An engine tells the
 type of its inputs and outputs and not that of its inner layers, so a precision other than theirs
 is refused here, and the self-test's tolerance decides over the rest.
+
+Options of a target: `inputs` and `outputs` (names that the engine must have).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from edge.target import Target
 
 PRECISIONS = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 MESSAGE_LENGTH = 600
+OPTIONS = ("inputs", "outputs")
 
 
 class TensorrtRtxBackend:
@@ -96,8 +99,9 @@ def load(files: Mapping[str, bytes], target: Target, threads: int | None) -> Ten
         raise ModuleNotFoundError(
             f"tensorrt_rtx is not installed ({error}); pip install .[rtx]"
         ) from None
-    if target.options:
-        raise ValueError(f"target {target.id!r} has options, this backend knows none; remove them")
+    unknown = sorted(set(target.options) - set(OPTIONS))
+    if unknown:
+        raise ValueError(f"target {target.id!r} has option {unknown[0]!r}, not one of {OPTIONS}")
     messages: list[str] = []
     runtime = trt.Runtime(_logger(trt, messages))
     engine = runtime.deserialize_cuda_engine(files[target.model])
@@ -120,7 +124,14 @@ def load(files: Mapping[str, bytes], target: Target, threads: int | None) -> Ten
             f"target {target.id!r} asks for precision={target.precision!r}, {target.model} has "
             f"{facts.precision}; convert it again"
         )
-    return TensorrtRtxBackend(trt, cudart, engine, facts)
+    loaded = TensorrtRtxBackend(trt, cudart, engine, facts)
+    for what, names in (("inputs", loaded.input_names), ("outputs", loaded.output_names)):
+        if set(target.options.get(what, names)) != set(names):
+            raise ValueError(
+                f"target {target.id!r} has {what}={target.options[what]}, the engine has "
+                f"{', '.join(names)}; convert it again"
+            )
+    return loaded
 
 
 def _precision(engine: Any) -> str:

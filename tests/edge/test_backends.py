@@ -322,7 +322,7 @@ FAULTS = {
     ),
     "tensorrt_rtx: option": (
         {"backend": "tensorrt_rtx", "options": {"x": 1}},
-        "this backend knows none",
+        "has option 'x', not one of",
     ),
 }
 
