@@ -332,6 +332,19 @@ def test_the_id_of_a_trusted_key_with_another_key_is_refused(
     refused(path, rf"manifest\.signers\.{key_id(ann.public)} is the id of another key")
 
 
+def test_a_key_made_to_share_the_id_of_a_trusted_one_is_refused(
+    contents, path, signers, resign, refused, monkeypatch
+):
+    """Ids are 64 bits: with much work another key gets the same."""
+    ann, bob, _ = signers
+    same = key_id(ann.public)
+    manifest = canonical.loads(contents["manifest.json"], "manifest")
+    manifest["signers"] = {same: bob.public.hex()}
+    write_archive(path, resign(contents, canonical.dumps(manifest)))
+    monkeypatch.setattr("edge.manifest.key_id", lambda public: same)
+    refused(path, rf"manifest\.signers\.{same} is not the trusted key of this id")
+
+
 ID, SIGNATURE = "0123456789abcdef", "00" * 64
 
 
