@@ -23,7 +23,8 @@ from core.convert.build_bundle import (
     read_model,
     write_build_bundle,
 )
-from core.convert.export import axes_of, export_onnx
+from core.convert.export import axes_of, export_onnx, short_reason
+from core.convert.graph import at_opset
 from core.convert.parity import TOLERANCES, compare
 from core.convert.runner import open_artifact
 from core.convert.source import Source
@@ -182,7 +183,7 @@ def _chip(target_id: str, asked: str) -> str:
 
 
 def _at_known_opset(source: Source, onnx: Path, folder: Path, name: str) -> bytes:
-    """The portable model, exported anew and compared again where its opset is too high or low."""
+    """The portable model; where its opset is too high or low, at another one and compared again."""
     table = operator_table()
     low, high = table["lowest_opset"], table["highest_opset"]
     model = onnx_package.load(str(onnx), load_external_data=False)
@@ -193,8 +194,26 @@ def _at_known_opset(source: Source, onnx: Path, folder: Path, name: str) -> byte
         )
     if low <= opset_of(model) <= high:
         return read_model(onnx)
-    export_onnx(source, folder / name, opset=high)
-    check = Target(
+    reasons = []
+    for step in ("converted", "exported anew"):
+        try:
+            if step == "converted":
+                older = at_opset(onnx_package.load(str(onnx)), high)
+                onnx_package.save(older, str(folder / name))
+            else:
+                export_onnx(source, folder / name, opset=high)
+            if (problem := _difference(source, folder, name)) is None:
+                return (folder / name).read_bytes()
+            reasons.append(f"{step}: {problem}")
+        except Exception as error:  # noqa: BLE001 (onnx and runtimes have no common type; told)
+            reasons.append(f"{step}: {short_reason(error)}")
+    (folder / name).unlink(missing_ok=True)
+    raise ValueError(f"model={source.name!r} cannot be had at opset {high}: {'; '.join(reasons)}")
+
+
+def _difference(source: Source, folder: Path, name: str) -> str | None:
+    """Where a file computes something else than the source, or None."""
+    target = Target(
         id="check",
         arch="any",
         backend="onnxruntime",
@@ -204,10 +223,8 @@ def _at_known_opset(source: Source, onnx: Path, folder: Path, name: str) -> byte
         state="verified",
         tolerance=TOLERANCES["float32"],
     )
-    parity = compare(source, open_artifact(Artifact(check, folder, (name,))), check.tolerance)
-    if not parity.passed:
-        raise ValueError(f"model at opset {high} does not compute the same as the source")
-    return (folder / name).read_bytes()
+    parity = compare(source, open_artifact(Artifact(target, folder, (name,))), target.tolerance)
+    return None if parity.passed else str(parity.problems[0])
 
 
 def _gives_float32(model: onnx_package.ModelProto) -> bool:

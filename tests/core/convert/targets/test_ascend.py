@@ -263,7 +263,7 @@ def test_the_table_says_where_and_when_it_is_from():
     assert not set(table["operators"]) & set(table["unlisted"])
 
 
-def test_a_model_of_a_newer_opset_is_exported_again_and_compared(tmp_path):
+def test_a_model_of_a_newer_opset_is_converted_and_compared(tmp_path):
     torch.manual_seed(0)
     source = source_of(
         module=nn.Sequential(nn.Linear(4, 3), nn.ReLU()).eval(),
@@ -279,6 +279,15 @@ def test_a_model_of_a_newer_opset_is_exported_again_and_compared(tmp_path):
     model = onnx.load(tmp_path / "tiny.ascend.onnx")
     assert [entry.version for entry in model.opset_import if not entry.domain] == [17]
     assert artifact.target.recipe["inputs"][0]["shape"] == ["batch", 4]
+
+
+def test_a_model_that_cannot_be_had_at_an_older_opset_says_why(tmp_path):
+    gelu = """<ir_version: 10, opset_import: ["" : 20]>
+    tiny (float[batch,4] x) => (float[batch,4] y) { y = Gelu(x) }"""
+    source = source_of(gelu, example={"x": torch.zeros(1, 4)}, axes={"x": {0: BATCH}})
+    with pytest.raises(ValueError, match=r"at opset 17: converted: .*; exported anew: "):
+        build(tmp_path, source)
+    assert not list(tmp_path.glob("*.ascend.*"))
 
 
 @pytest.mark.parametrize(
