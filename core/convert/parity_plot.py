@@ -65,8 +65,9 @@ def plot_bars(bars: Sequence[Bar]) -> Markup:
 
 def power(value: float) -> Markup:
     """A number with two digits, as 1.2 · 10⁻⁷ where it is small or large."""
+    value = float(f"{value:.1e}") if value < 100 else value
     if value == 0 or 0.01 <= value < 1000:
-        return Markup("{}").format(f"{value:.2g}" if value < 100 else f"{value:.0f}")
+        return Markup("{}").format(f"{value:.2g}" if value < 10 else f"{value:.0f}")
     digits, _, exponent = f"{value:.1e}".partition("e")
     return Markup("{} · {}").format(digits, _decade(int(exponent)))
 

@@ -176,7 +176,7 @@ def _times(value: float) -> str:
         return "–"
     if math.isinf(value):
         return "∞"
-    return f"{value:.0f}" if value >= 100 else f"{value:.2g}" if value >= 0.001 else "< 0.001"
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}" if value >= 0.001 else "< 0.001"
 
 
 def _printable(value: Any) -> Markup | str:

@@ -183,12 +183,12 @@ def test_the_plot_keeps_values_off_the_scale_inside():
     assert plot.count("failed") == 3
     assert "nan" not in plot
     assert "inf" not in plot
-    assert [str(power(value)) for value in (0, 0.5, 123.4, 1.25e-7)] == [
-        "0",
-        "0.5",
-        "123",
-        "1.2 · 10⁻⁷",
-    ]
+
+
+def test_numbers_are_short():
+    values = (0, 0.00999, 0.5, 99.96, 123.4, 1.25e-7, 4e5)
+    words = ["0", "0.01", "0.5", "100", "123", "1.2 · 10⁻⁷", "4.0 · 10⁵"]
+    assert [str(power(value)) for value in values] == words
 
 
 @pytest.mark.skipif(
