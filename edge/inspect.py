@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edge.arrays import read_npz
 from edge.bundle import Bundle
 from edge.page import Badge, Bar, Code, Number, Section, Table, write_page
@@ -142,9 +144,9 @@ def _targets(bundle: Bundle) -> Section:
     )
     found = {target.state for target in bundle.targets.values()}
     recipes = tuple(
-        (target.id, Code(_command(target.recipe)))
+        (target.id, Code(command))
         for target in bundle.targets.values()
-        if target.recipe
+        for command in dict.fromkeys(_commands(target.recipe or {}))
     )
     tables = [
         Table(head, rows),
@@ -191,8 +193,10 @@ def _steps(bundle: Bundle) -> Section:
 def _self_test(bundle: Bundle) -> Section:
     rows = []
     for name, array in sorted(read_npz(bundle.read(VECTORS)).items()):
-        is_number = array.size and array.dtype.kind in "fiu"
-        extent = f"{array.min():.4g} to {array.max():.4g}" if is_number else ""
+        values = array[np.isfinite(array)] if array.dtype.kind in "fiu" else array[:0]
+        extent = f"{values.min():.4g} to {values.max():.4g}" if values.size else ""
+        if 0 < values.size < array.size:
+            extent += ", and some not finite"
         shape = " x ".join(map(str, array.shape))
         rows.append((name, str(array.dtype), shape, extent))
     table = Table(("array", "type", "shape", "values"), tuple(rows))
@@ -218,7 +222,7 @@ def _parity(report: Any) -> Section:
                 Badge(_get(entry, "verdict")),
                 Number(len(cases) if cases else "–"),
                 Number(f"{max(largest):.2g}" if largest else "–"),
-                Bar(f"{max(times):.2f}", max(times)) if times else "–",
+                Bar(f"{max(times):.2g}", max(times)) if times else "–",
             )
         )
     head = ("target", "verdict", "shapes", "largest error", "times allowed")
@@ -254,7 +258,8 @@ def _measured(row: Mapping[str, Any], key: str) -> str:
 
 
 def _config(content: Any) -> Section:
-    return Section("Default configuration", "", facts=tuple(_flat(content)))
+    text = "" if content else "There is nothing to configure."
+    return Section("Default configuration", text, tables=_listed(content))
 
 
 def _sbom(content: Any) -> Section:
@@ -279,7 +284,7 @@ def _sbom(content: Any) -> Section:
 
 
 def _provenance(content: Any) -> Section:
-    return Section("Provenance", "What the model was made from.", facts=tuple(_flat(content)))
+    return Section("Provenance", "What the model was made from.", tables=_listed(content))
 
 
 def _files(bundle: Bundle) -> Section:
@@ -328,11 +333,15 @@ def _mappings(content: Any) -> list[Mapping[str, Any]]:
     return [item for item in items if isinstance(item, Mapping)]
 
 
-def _command(recipe: Mapping[str, Any]) -> str:
-    argv = recipe.get("argv")
-    if isinstance(argv, list) and all(isinstance(word, str) for word in argv) and len(recipe) == 1:
-        return shlex.join(argv)
-    return _short(recipe, limit=1000)
+def _commands(recipe: Any) -> Iterator[str]:
+    """The commands of a recipe, however deep they lie."""
+    items = recipe.items() if isinstance(recipe, Mapping) else enumerate(recipe)
+    for key, value in items:
+        if isinstance(value, list) and value and all(isinstance(word, str) for word in value):
+            if key == "argv" or not isinstance(key, str):
+                yield shlex.join(value)
+        elif isinstance(value, list | Mapping):
+            yield from _commands(value)
 
 
 def _short(value: Any, limit: int = 300) -> str:
@@ -342,6 +351,11 @@ def _short(value: Any, limit: int = 300) -> str:
     if text in ("{}", "[]", "null"):
         return ""
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
+
+
+def _listed(content: Any) -> tuple[Table, ...]:
+    rows = tuple((Code(name), Code(value)) for name, value in _flat(content)) if content else ()
+    return (Table(("key", "value"), rows),) if rows else ()
 
 
 def _flat(content: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

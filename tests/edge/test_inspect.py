@@ -182,6 +182,14 @@ def test_refusals_are_one_line(trusted, small_bundle, tmp_path, capsys):
     assert not (tmp_path / "never.html").exists()
 
 
+def test_the_commands_of_a_recipe_are_listed_once(trusted, tmp_path, capsys):
+    command = ["atc", "--model=a b.onnx"]
+    recipe = {"builds": [{"argv": command, "soc": "310P"}, {"argv": command}], "axes": {"n": [1]}}
+    target = trusted.target(id="ascend-310p-om", state="contract-only", recipe=recipe)
+    assert main([str(bundle_of(trusted, tmp_path, reports={}, targets=[target]))]) == 0
+    assert capsys.readouterr().out.count("atc '--model=a b.onnx'") == 1
+
+
 def test_sizes_are_readable():
     assert [format_bytes(size) for size in (0, 1023, 1536, 5 << 20)] == [
         *("0 B", "1023 B", "1.5 KiB", "5.0 MiB")
