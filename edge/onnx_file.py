@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-QUANTISED_PREFIXES = (
-    "QLinear",
-    "QGemm",
-    "QAttention",
-    "MatMulInteger",
-    "ConvInteger",
-    "MatMulNBits",
+# Of ONNX and of ONNX Runtime's own operators.
+QUANTISED = (
+    *("QuantizeLinear", "DequantizeLinear", "DynamicQuantize", "ConvInteger", "MatMulInteger"),
+    *("QLinear", "QGemm", "QAttention", "QOrdered", "QMoE", "QEmbed"),
+    *("MatMulNBits", "MatMulBnb4", "GatherBlockQuantized"),
 )
-QUANTISED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeMatMul"}
 WEIGHT_PRECISION = {16: "bfloat16", 10: "float16"}  # TensorProto.DataType
 
 
@@ -82,7 +79,7 @@ def _graph(graph: memoryview, found: _Found) -> None:
 
 def _node(node: memoryview, found: _Found) -> None:
     operator = _name(node, 4)
-    if operator in QUANTISED or operator.startswith(QUANTISED_PREFIXES):
+    if operator.startswith(QUANTISED):
         found.is_quantised = True
     for _, attribute in _messages(node, (5,)):
         for number, value in _messages(attribute, (5, 6, 10, 11)):
