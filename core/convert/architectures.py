@@ -48,9 +48,14 @@ class Architecture:
     task: str  # classification, segmentation, detection, ...: torchvision's own folders
     arguments: Mapping[str, Any]
 
-    def build(self) -> nn.Module:
-        """The model with random weights, in evaluation mode."""
-        return _build(self.name, self.arguments).eval()
+    def load(self, state: Mapping[str, Tensor]) -> nn.Module:
+        """The model with these weights, in evaluation mode; draws no random ones if it can."""
+        model = _build_on_meta(self.name, self.arguments)
+        tensors = (*model.named_parameters(), *model.named_buffers())
+        is_complete = all(key in state for key, tensor in tensors if tensor.is_meta)
+        model = model if is_complete else _build(self.name, self.arguments)
+        model.load_state_dict(state, assign=is_complete)
+        return model.eval()
 
 
 def find_architecture(state: Mapping[str, Tensor]) -> Architecture | None:
@@ -81,7 +86,7 @@ def image_size_px(architecture: Architecture) -> int:
 
     if "image_size" in architecture.arguments:
         return int(architecture.arguments["image_size"])
-    if architecture.task != "classification":
+    if architecture.task not in ("classification", "video"):
         return 320 if architecture.task == "detection" else 224
     best = list(get_model_weights(architecture.name))
     return int(best[-1].transforms().crop_size[0]) if best else 224

@@ -180,8 +180,7 @@ def _state_source(
             f"model, so what they compute is not known; {HOW_TO_SAVE.partition(',')[0]} and "
             f"convert that file"
         )
-    module = architecture.build()
-    module.load_state_dict(state)
+    module = architecture.load(state)
     inputs: Inputs | None = None
     if architecture.task == "detection":
         module, inputs = detector_inputs(module)
@@ -224,7 +223,13 @@ def _program_source(
 ) -> Source:
     if not trust_pickle:
         check_program(path)
-    program = torch.export.load(path)
+    try:
+        program = torch.export.load(path)
+    except (RuntimeError, KeyError, AssertionError, AttributeError) as error:
+        raise ValueError(
+            f"input_path={path.name!r} is no torch.export program that torch "
+            f"{torch.__version__} reads: {_first(error)}; export it again"
+        ) from error
     inputs = program_inputs(program)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
