@@ -47,12 +47,12 @@ def compress(cfg: CompressConfig, model: Exportable, onnx: Path, cache: Path) ->
         cache: the result is kept in `<cache>/<key of model, settings and versions>`.
 
     Raises:
-        ValueError: pruning is asked for, or nothing fits into the loss budget.
+        ValueError: pruning is asked for, which needs training, or nothing fits into the loss budget.
     """
     if cfg.is_pruned:
         raise ValueError(
-            f"compress=prune is not for {model.source.name!r}: its run keeps no data to train on; "
-            "prune while training, or choose compress=int8"
+            f"compress.is_pruned=true is not for a finished run of {model.source.name!r}: what is "
+            "left has to be trained on; use core.compress.prune with its task, or compress=int8"
         )
     facts = {"compress": asdict(cfg), "versions": {name: version(name) for name in PACKAGES}}
     text = json.dumps(facts, sort_keys=True).encode()

@@ -113,7 +113,7 @@ class TreeEnsemble(nn.Module):
             table[row, goes_left] = True
             order[place] = index.size + row
         category_index = np.array([feature for _, feature, _ in tests], np.int64)
-        for name, array in {
+        buffers = {
             "index": index.reshape(-1),
             "threshold": threshold[..., None],
             "nan_goes_left": nan_goes_left[..., None],
@@ -121,11 +121,13 @@ class TreeEnsemble(nn.Module):
             "path": path,
             "needed": needed,
             "value": value,
-            "category_index": category_index,
-            "category_goes_left": table,
-            "order": order,
-        }.items():
-            self.register_buffer(name, torch.from_numpy(array))
+        }
+        if tests:
+            buffers |= {"category_index": category_index, "category_goes_left": table}
+            buffers["order"] = order
+        for name, array in buffers.items():
+            # A copy: numpy's new axis has stride 0, which ExecuTorch refuses.
+            self.register_buffer(name, torch.tensor(array))
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, F) float32 features as the fold gives them, NaN where missing -> (B,) raw scores."""

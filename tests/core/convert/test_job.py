@@ -238,3 +238,12 @@ def test_a_compressed_model_is_made_once_and_reported(run, tmp_path):
     bundle = Bundle.open(first.bundle)
     assert bundle.targets["portable-onnx"].precision == "int8"
     assert len(json.loads(bundle.read("reports/compression.json"))["table"]) == 2
+
+
+def test_pruning_is_refused_because_it_needs_training(run):
+    cfg = config(run, compress=CompressConfig(is_pruned=True))
+    with pytest.raises(
+        ValueError, match=r"is_pruned=true is not for .*; use core\.compress\.prune"
+    ):
+        export_run(cfg, KIT)
+    assert not (run / "export").exists()

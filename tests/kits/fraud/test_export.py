@@ -13,6 +13,9 @@ from kits.fraud.exportable import last_period, scorer_inputs, train_config
 from kits.fraud.kit import KIT
 from kits.fraud.scores import load_scores
 
+# The first test trains the run that they share.
+pytestmark = pytest.mark.timeout(400)
+
 IDS = ["x86_64-ort-cpu", "aarch64-ort-cpu", "x86_64-openvino-cpu", "portable-onnx"]
 # Training standardises events once and keeps them in half precision; a bundle gets raw ones.
 HALF_PRECISION = 5e-3

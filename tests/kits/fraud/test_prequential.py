@@ -7,6 +7,9 @@ import pytest
 from kits.fraud.evaluate import evaluate_run
 from kits.fraud.scores import load_scores
 
+# The first test trains the run that they share.
+pytestmark = pytest.mark.timeout(400)
+
 
 @pytest.fixture(scope="module")
 def run(finished_run):

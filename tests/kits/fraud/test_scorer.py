@@ -18,6 +18,9 @@ from kits.fraud.scores import load_scores
 from kits.fraud.stack import Stack
 from kits.fraud.trees import TreeEnsemble, read_trees
 
+# The first test trains the run that they share.
+pytestmark = pytest.mark.timeout(400)
+
 # Sums in float32 here and in float64 there.
 TOLERANCE = 1e-5
 # Training standardises events once and keeps them in half precision; a bundle gets raw ones.
