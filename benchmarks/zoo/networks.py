@@ -118,7 +118,11 @@ class Yolo(nn.Module):
         self.register_buffer("anchors", torch.tensor([[10.0, 16, 33], [30.0, 61, 59]]))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) -> boxes (B, A, 4) as x y width height in pixels, scores (B, A, classes)."""
+        """(B, 3, H, W) -> boxes (B, A, 4), scores (B, A, classes).
+
+        A box is x y width height as shares of the image: in pixels, 1e-4 would be a demand on the
+        seventh digit, which float32 does not keep.
+        """
         middle = self.middle(self.stem(image))
         deep = self.deep(middle)
         deep = self.mix(torch.cat([deep, *(pool(deep) for pool in self.pools)], dim=1))
@@ -135,10 +139,10 @@ def decode(raw: Tensor, anchors: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     B, _, H, W = raw.shape
     value = raw.view(B, 3, -1, H, W).permute(0, 1, 3, 4, 2).sigmoid()
     rows, columns = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
-    corner = torch.stack([columns, rows], dim=-1).to(raw.dtype)
-    centre = (value[..., :2] * 2 - 0.5 + corner) * stride
-    size = (value[..., 2:4] * 2) ** 2 * anchors.view(3, 1, 1, 1)
-    boxes = torch.cat([centre, size], dim=-1).reshape(B, -1, 4)
+    x = (value[..., 0] * 2 - 0.5 + columns) / W
+    y = (value[..., 1] * 2 - 0.5 + rows) / H
+    size = (value[..., 2:4] * 2) ** 2 * (anchors / stride).view(3, 1, 1, 1)
+    boxes = torch.stack([x, y, size[..., 0] / W, size[..., 1] / H], dim=-1).reshape(B, -1, 4)
     scores = value[..., 5:] * value[..., 4:5]
     return boxes, scores.reshape(B, 3 * H * W, scores.shape[-1])
 
