@@ -47,7 +47,7 @@ def compress(cfg: CompressConfig, model: Exportable, onnx: Path, cache: Path) ->
         cache: the result is kept in `<cache>/<key of model, settings and versions>`.
 
     Raises:
-        ValueError: pruning is asked for, which needs training, or nothing fits into the loss budget.
+        ValueError: pruning is asked for, which needs training, or nothing fits the loss budget.
     """
     if cfg.is_pruned:
         raise ValueError(
