@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from core.compress.measure import Arrays, Predict, Row, latencies_ms
-from core.compress.prune import Forward, count_module_flops
+from core.compress.trial import Forward, count_module_flops
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from core.compress.config import PruneConfig
-from core.compress.prune import count_module_flops, prune
+from core.compress.prune import prune
+from core.compress.trial import count_module_flops
 from core.compress.weights import weight_only
 from core.kit import Step
 from core.train.batches import Batches
