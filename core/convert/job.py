@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -303,8 +305,8 @@ def _progress(console: Console, num_targets: int) -> Iterator[Callable[[str], No
 
 
 def _table(kit: str, rows: Sequence[Row], tested: Sequence[str]) -> Table:
-    table = Table(title=f"{kit}: targets", title_justify="left")
-    for name in ("target", "state", "self-test", "MiB", "max error", "s"):
+    table = Table(title=f"{kit}: targets", title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    for name in ("target", "state", "tested", "MiB", "max error", "s"):
         left = name in ("target", "state")
         table.add_column(name, justify="left" if left else "right", no_wrap=True)
     for row in rows:
@@ -312,9 +314,9 @@ def _table(kit: str, rows: Sequence[Row], tested: Sequence[str]) -> Table:
             row.id,
             row.state,
             "passed" if row.id in tested else "–",
-            "–" if row.size is None else f"{row.size / 2**20:.2f}",
+            "–" if row.size is None else f"{row.size / 2**20:.1f}",
             "–" if row.max_error is None else f"{row.max_error:.1e}",
-            f"{row.seconds:.1f}",
+            f"{row.seconds:.0f}",
         )
     notes = [f"{row.id}: {row.note}" for row in rows if row.note]
     table.caption = "\n".join(notes) or None
