@@ -81,7 +81,7 @@ def test_run_to_signed_bundle(workplace, name, choice):
         {
             "wall_s": round(seconds, 1),
             "bundle_bytes": (output / "fraud.ebundle").stat().st_size,
-            "states": {entry["target"]: entry["state"] for entry in parity["targets"]},
+            "states": {entry["id"]: entry["target"]["state"] for entry in parity["targets"]},
         },
     )
 

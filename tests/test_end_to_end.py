@@ -79,7 +79,7 @@ def test_a_trained_run_travels_as_one_signed_bundle_to_every_target(tmp_path, de
     bundle = folder / "fraud.ebundle"
 
     parity = json.loads((folder / "parity.json").read_text())
-    states = {entry["target"]: entry["state"] for entry in parity["targets"]}
+    states = {entry["id"]: entry["target"]["state"] for entry in parity["targets"]}
     assert states == {
         "portable-onnx": "verified",
         "x86_64-ort-cpu": "verified",

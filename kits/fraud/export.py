@@ -11,7 +11,10 @@ def export(cfg: ExportConfig) -> None:
     """Convert the run's model for each target, prove each, pack and sign."""
     from core.convert.job import export_run
 
-    export_run(cfg, KIT)
+    try:
+        export_run(cfg, KIT)
+    except (ValueError, ModuleNotFoundError) as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ class TreeEnsemble(nn.Module):
             buffers["order"] = order
         for name, array in buffers.items():
             # A copy: numpy's new axis has stride 0, which ExecuTorch refuses.
-            self.register_buffer(name, torch.tensor(array))
+            self.register_buffer(name, torch.from_numpy(array.copy()))
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, F) float32 features as the fold gives them, NaN where missing -> (B,) raw scores."""

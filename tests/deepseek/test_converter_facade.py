@@ -15,7 +15,6 @@ converter.convert()
 """
 
 
-@pytest.mark.slow
 def test_the_lines_of_the_brief_run(tmp_path, monkeypatch):
     torch.manual_seed(0)
     model = torchvision.models.resnet50().eval()
