@@ -48,7 +48,7 @@ class FirstOutput(nn.Module):
 
 
 class Detector(nn.Module):
-    """A torchvision detector of one image, with its suppression of double boxes."""
+    """A torchvision detector of one square image; boxes are shares of its side, as in `Yolo`."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Detector(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         (found,) = self.module([image])
-        return found["boxes"], found["scores"], found["labels"]
+        return found["boxes"] / image.shape[-1], found["scores"], found["labels"]
 
 
 class TwoWayLstm(nn.Module):
