@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
