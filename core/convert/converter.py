@@ -167,7 +167,12 @@ def _stem(output: Path, converter: Converter) -> str:
 def _target_id(converter: Converter, options: Options) -> str:
     """The id that names the device or precision asked for; the converter's first if none does."""
     wanted = {"bfloat16": "-bf16"}.get(options.precision, "") or options.device.lower()
-    named = [id_ for id_ in converter.ids if wanted and wanted in id_]
+    # "910b", "orin" or "-bf16" as well as the vendor's full name: Ascend910B3 is a 910b.
+    named = [
+        id_
+        for id_ in converter.ids
+        if wanted and (wanted in id_ or any(part in wanted for part in id_.split("-")[1:-1]))
+    ]
     return (*named, *converter.ids)[0]
 
 

@@ -106,6 +106,6 @@ def test_in_8_bits_the_ranking_holds(finished_run, trust, tmp_path):
     bundle = Bundle.open(export_run(cfg, KIT).bundle)
     report = json.loads(bundle.read("reports/compression.json"))
     before, after = report["table"]
-    assert report["metric"] == "ap"
+    assert report["metric"] == "validation_ap"
     assert before["metric"] - after["metric"] <= cfg.compress.max_loss
     assert after["bytes"] < before["bytes"]
