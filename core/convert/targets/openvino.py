@@ -16,8 +16,9 @@ from edge.runtimes import import_runtime
 from edge.target import Target
 
 BFLOAT16 = "-bf16"
-# A layer without a name of its own: its type, which is "Const" for a constant, and a count.
-UNNAMED = re.compile(r'name="(\w+)_\d+" type="(\1|Const)"')
+# A layer without a name of its own: its type, which is "Const" for a constant, and a count; another
+# number follows where that name was taken.
+UNNAMED = re.compile(r'name="([A-Za-z]\w*?)(?:_\d+)+" type="(\1|Const)"')
 
 
 class OpenvinoConverter:

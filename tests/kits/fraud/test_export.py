@@ -86,14 +86,12 @@ def test_the_bundle_says_where_it_came_from(finished_run, bundle):
     assert len(build["internalParameters"]["features"]) == 113
 
 
-@pytest.mark.slow
 def test_two_exports_are_the_same_bytes(finished_run, exported, tmp_path):
     cfg = ExportConfig(run=str(finished_run), output=str(tmp_path / "again"))
     cfg.target = TargetConfig(IDS)
     assert export_run(cfg, KIT).bundle.read_bytes() == exported.bundle.read_bytes()
 
 
-@pytest.mark.slow
 def test_in_8_bits_the_ranking_holds(finished_run, trust, tmp_path):
     from core.compress.config import CompressConfig
 
