@@ -49,7 +49,7 @@ def command(folder, *arguments):
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
+def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     command(folder, "edge.keys", "new")
     given = os.environ.get("DEEPKITS_FRAUD_RUN")
@@ -65,16 +65,16 @@ def record(name, row):
     write_atomic(RESULTS, json.dumps(results | {name: row | {"machine": machine}}, indent=2) + "\n")
 
 
-def export(workplace, name, *overrides):
-    folder, run = workplace
+def export(prepared, name, *overrides):
+    folder, run = prepared
     output = folder / name
     seconds = command(folder, "kits.fraud.export", f"run={run}", f"output={output}", *overrides)
     return output, seconds
 
 
 @pytest.mark.parametrize(("name", "choice"), [("seven", FIVE), ("all", "target=all")])
-def test_run_to_signed_bundle(workplace, name, choice):
-    output, seconds = export(workplace, name, choice)
+def test_run_to_signed_bundle(prepared, name, choice):
+    output, seconds = export(prepared, name, choice)
     parity = json.loads((output / "parity.json").read_text())
     record(
         f"bundle_{name}",
@@ -86,23 +86,21 @@ def test_run_to_signed_bundle(workplace, name, choice):
     )
 
 
-def test_two_builds_are_byte_identical(workplace):
+def test_two_builds_are_byte_identical(prepared):
     digests = {
-        hashlib.sha256(
-            (export(workplace, name, FIVE)[0] / "fraud.ebundle").read_bytes()
-        ).hexdigest()
+        hashlib.sha256((export(prepared, name, FIVE)[0] / "fraud.ebundle").read_bytes()).hexdigest()
         for name in ("first", "second")
     }
     assert len(digests) == 1
     record("two_builds", {"sha256": digests.pop()})
 
 
-def test_eight_bits(workplace):
-    folder, run = workplace
+def test_eight_bits(prepared):
+    folder, run = prepared
     trust = Trust.load(folder / "keys")
     outputs = {
-        "float32": export(workplace, "float32", "target=x86_64")[0],
-        "int8": export(workplace, "int8", "target=x86_64", "compress=int8")[0],
+        "float32": export(prepared, "float32", "target=x86_64")[0],
+        "int8": export(prepared, "int8", "target=x86_64", "compress=int8")[0],
     }
     bundles = {name: Bundle.open(out / "fraud.ebundle", trust) for name, out in outputs.items()}
     # Which layers stay in float was chosen on validation rows; these are the test rows.

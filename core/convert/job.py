@@ -89,7 +89,7 @@ def export_run(cfg: ExportConfig, kit: Kit, *, console: Console | None = None) -
         raise ValueError("there is no key to sign with; make one with `python -m edge.keys new`")
     output = Path(cfg.output) if cfg.output else run / "export"
     _check_output(output)
-    with _workplace(output) as work, _progress(console, len(cfg.target.ids)) as say:
+    with _work_folder(output) as work, _progress(console, len(cfg.target.ids)) as say:
         job = _Job(cfg, kit, run, facts, work, say)
         path = job.make(signers)
         say("self-test of the bundle")
@@ -272,7 +272,7 @@ def _check_output(output: Path) -> None:
 
 
 @contextmanager
-def _workplace(output: Path) -> Iterator[Path]:
+def _work_folder(output: Path) -> Iterator[Path]:
     """A folder beside the output, on the same disk; gone when the export fails."""
     work = Path(tempfile.mkdtemp(prefix=f".part-{output.name}-", dir=output.parent))
     try:
