@@ -53,6 +53,9 @@ class Task(Protocol[Batch]):
 class Service(Protocol[RequestT, ResponseT]):
     """The shape of a kit's requests and responses; batching belongs to the server."""
 
+    request_schema: Mapping[str, Any]  # JSON schema, with an example: the service's OpenAPI page
+    response_schema: Mapping[str, Any]
+
     def decode(self, request: RequestT) -> dict[str, np.ndarray]:
         """Arrays for one prediction."""
         ...

@@ -1,0 +1,1 @@
+"""DeepFlow: who computes what, and when. Knows what each device costs; no torch."""
