@@ -1,4 +1,4 @@
-"""Workers behind a scheduler, for asyncio: arrays in, arrays out; none is lost when a worker dies."""
+"""Workers behind a scheduler, for asyncio: arrays in, arrays out, none lost with a worker."""
 
 from __future__ import annotations
 

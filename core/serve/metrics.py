@@ -9,7 +9,7 @@ class Metrics:
     """One registry of a service; cheap enough for each request (a few microseconds)."""
 
     def request(self, model: str, version: str, protocol: str, code: str, seconds: float) -> None:
-        """A request was answered; `protocol` is rest, binary, predict or grpc, `code` ok or an error's."""
+        """A request was answered: protocol rest, binary, predict or grpc; code ok or an error's."""
         raise NotImplementedError
 
     def batch(
