@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
+from core.serve.config import ModelFile, ServeConfig
 from core.train.config import OptimConfig, TrainConfig, TrainerConfig
 from kits.fraud.data.config import DataConfig, HandbookData
 from kits.fraud.model_config import LstmGatConfig
@@ -197,3 +199,28 @@ class EvaluateConfig:
 
     # Folder of a finished training run.
     run: str = "???"
+
+
+@dataclass
+class FraudServeConfig:
+    """`python -m kits.fraud.serve`."""
+
+    # A bundle that the export verb made; null: that of the newest run in runs/fraud.
+    bundle: str | None = None
+    server: ServeConfig = field(default_factory=ServeConfig)
+
+    def __post_init__(self) -> None:
+        """Find the bundle; the kit serves this one alone, under its own name.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.bundle is None:
+            found = sorted(Path("runs/fraud").glob("*/export/fraud.ebundle"))
+            self.bundle = str(found[-1]) if found else None
+        if self.bundle is None or not Path(self.bundle).exists():
+            raise ValueError(
+                f"bundle={self.bundle or 'runs/fraud/*/export/fraud.ebundle'} does not exist; "
+                "export a run, or set bundle"
+            )
+        self.server.models = [ModelFile("fraud", Path(self.bundle))]

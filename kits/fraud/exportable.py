@@ -78,6 +78,7 @@ def open_run(run: Path) -> Exportable:
         provenance={
             "network": str(_checkpoint(run).relative_to(run)),
             "features": list(facts["feature_names"]),
+            "neighbour_role": list(facts["neighbour_role"]),
         },
         license="Apache-2.0",
         intended_use=INTENDED_USE,

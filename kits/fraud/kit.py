@@ -7,7 +7,7 @@ from typing import Any
 
 from core.convert.config import ExportConfig
 from core.kit import Exportable, Kit
-from kits.fraud.config import EvaluateConfig, FraudTrainConfig
+from kits.fraud.config import EvaluateConfig, FraudServeConfig, FraudTrainConfig
 from kits.fraud.data.config import HandbookData, RingsData, SFfsdData, TableData
 from kits.fraud.model_config import LstmGatConfig
 
@@ -18,8 +18,10 @@ def _build_task(cfg: FraudTrainConfig) -> Any:
     return build_task(cfg)
 
 
-def _build_service(_: Any) -> Any:
-    raise ValueError("the fraud kit has no service yet; train and evaluate are there")
+def _build_service(cfg: FraudServeConfig) -> Any:
+    from kits.fraud.service import FraudService
+
+    return FraudService.open(Path(cfg.bundle or ""))
 
 
 def _open_run(run: Path) -> Exportable:
@@ -30,7 +32,12 @@ def _open_run(run: Path) -> Exportable:
 
 KIT = Kit(
     name="fraud",
-    schemas={"train": FraudTrainConfig, "evaluate": EvaluateConfig, "export": ExportConfig},
+    schemas={
+        "train": FraudTrainConfig,
+        "evaluate": EvaluateConfig,
+        "export": ExportConfig,
+        "serve": FraudServeConfig,
+    },
     groups={
         "data": {
             "handbook": HandbookData,

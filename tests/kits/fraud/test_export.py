@@ -6,12 +6,15 @@ import yaml
 
 from core.convert.config import ExportConfig, TargetConfig
 from core.convert.job import export_run
+from edge.arrays import read_npz
 from edge.bundle import Bundle
 from edge.keys import new_key
 from edge.pipeline import Pipeline
+from edge.selftest import VECTORS
 from kits.fraud.exportable import last_period, scorer_inputs, train_config
 from kits.fraud.kit import KIT
 from kits.fraud.scores import load_scores
+from kits.fraud.service import FraudService
 
 # The first test trains the run that they share.
 pytestmark = pytest.mark.timeout(400)
@@ -38,6 +41,21 @@ def exported(finished_run, trust):
 @pytest.fixture(scope="module")
 def bundle(exported):
     return Bundle.open(exported.bundle)
+
+
+def test_the_service_takes_its_own_example_as_the_model_takes_the_vector(exported, bundle):
+    service = FraudService.open(exported.bundle)
+    arrays = service.decode(service.example)
+    vectors = read_npz(bundle.read(VECTORS))
+    pipeline = Pipeline.open(bundle, device="x86_64-ort-cpu")
+    vector = {name: vectors[f"input/{name}"][:1] for name in arrays}
+    for name, array in arrays.items():
+        assert (array.dtype, array.shape) == (vector[name].dtype, vector[name].shape)
+    # Padding differs; the model does not see it.
+    found, expected = pipeline.predict(arrays), pipeline.predict(vector)
+    np.testing.assert_allclose(found["logit"], expected["logit"], atol=1e-5)
+    (answer,) = service.encode(found)["payments"]
+    assert answer["probability"] == found["probability"][0]
 
 
 def test_the_bundle_decides_as_the_run_did(finished_run, bundle):
