@@ -1,0 +1,1 @@
+"""Services under load: ours beside others, with an open-loop generator."""
