@@ -9,7 +9,7 @@ BUILD_SETTINGS := pyproject.toml hatch_build.py kernels/build.py
 # What is installed already; the smaller set if nothing is.
 INSTALLED := $(firstword $(wildcard .venv/.dev .venv/.fraud) .venv/.fraud)
 
-.PHONY: help fraud test test-slow lint bench zoo kernels aarch64 system lock clean
+.PHONY: help fraud serve first-bundle test test-slow lint bench zoo kernels aarch64 system lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1|/p' Makefile | column -t -s '|'
@@ -17,6 +17,17 @@ help:
 fraud: .venv/.fraud ## train the fraud model, compare it with its baselines, write a report
 	@$(BUILD_KERNELS)
 	.venv/bin/python -m kits.fraud.train $(ARGS)
+
+# Without any bundle, a small run is trained, a key made and the bundle exported first.
+serve: $(INSTALLED) ## serve the newest fraud bundle and print curl lines to try
+	@$(BUILD_KERNELS)
+	@ls runs/fraud/*/export/fraud.ebundle >/dev/null 2>&1 || $(MAKE) --no-print-directory first-bundle
+	.venv/bin/python -m kits.fraud.serve $(ARGS)
+
+first-bundle: $(INSTALLED)
+	.venv/bin/python -m kits.fraud.train trainer=smoke
+	@ls "$${DEEPKITS_HOME:-$$HOME/.config/deepkits}"/keys/*.key >/dev/null 2>&1 || .venv/bin/python -m edge.keys new
+	.venv/bin/python -m kits.fraud.export run="$$(ls -d runs/fraud/* | tail -n 1)" target="$$(uname -m)"
 
 test: .venv/.dev aarch64 ## the default tests
 	@$(BUILD_KERNELS)
@@ -49,7 +60,7 @@ aarch64: .venv/.dev
 
 system: ## Debian packages that some tests need
 	$(SUDO) apt-get update
-	$(SUDO) apt-get install --yes --no-install-recommends chromium libc6-arm64-cross mmdebstrap qemu-user
+	$(SUDO) apt-get install --yes --no-install-recommends chromium libc6-arm64-cross mmdebstrap prometheus qemu-user
 
 lock: .venv/.dev ## pin the newest releases that are a week old in requirements
 	sh requirements/lock.sh
