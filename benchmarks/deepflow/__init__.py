@@ -1,0 +1,1 @@
+"""DeepFlow against other rules: real workers, replayed ones, simulated ones."""
