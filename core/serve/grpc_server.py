@@ -1,0 +1,228 @@
+"""Open Inference Protocol v2 over gRPC, on the same engine as the REST side."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from core.serve.config import ServeConfig
+from core.serve.engine import Engine
+from core.serve.errors import NotFound, ServeError
+from core.serve.metrics import Metrics
+
+if TYPE_CHECKING:
+    from core.serve.protocol.service import Caller
+
+# Requests of one stream that are worked on at a time.
+STREAM_DEPTH = 32
+MIB = 2**20
+# HTTP status -> gRPC's. Too large is no RESOURCE_EXHAUSTED: clients would try again.
+STATUS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    404: "NOT_FOUND",
+    413: "INVALID_ARGUMENT",
+    429: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+log = logging.getLogger(__name__)
+
+
+class GrpcServer:
+    """A running gRPC server; `start_grpc` makes it."""
+
+    def __init__(self, server: Any, port: int) -> None:
+        self._server = server
+        self.port = port
+
+    async def stop(self, grace: float) -> None:
+        """Take no new call; those that still run after `grace` seconds are cancelled."""
+        await self._server.stop(grace)
+
+
+async def start_grpc(engine: Engine, config: ServeConfig, metrics: Metrics) -> GrpcServer:
+    """Serve an engine on `config.grpc_port`, with the same tokens and TLS as REST.
+
+    Raises:
+        ValueError: the port is taken, or a TLS file is none.
+        ModuleNotFoundError: gRPC is not installed; the message names the extra.
+    """
+    try:
+        import grpc.aio
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{error}; pip install 'deepkits[grpc]'") from None
+    options = [
+        ("grpc.max_receive_message_length", int(config.max_body_mib * MIB)),
+        ("grpc.max_send_message_length", -1),
+        # A port that another process listens on is an error, not something to share.
+        ("grpc.so_reuseport", 0),
+    ]
+    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=2 * config.max_queue)
+    server.add_generic_rpc_handlers(_Handlers(grpc, engine, metrics).all())
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    address = f"{host}:{config.grpc_port}"
+    try:
+        if config.tls_certificate:
+            port = server.add_secure_port(address, _credentials(grpc, config))
+        else:
+            port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise ValueError(f"grpc_port={config.grpc_port} cannot be listened on: {error}") from None
+    await server.start()
+    return GrpcServer(server, port)
+
+
+def _credentials(grpc: Any, config: ServeConfig) -> Any:
+    assert config.tls_certificate
+    assert config.tls_key
+    pair = (config.tls_key.read_bytes(), config.tls_certificate.read_bytes())
+    ca = config.tls_client_ca.read_bytes() if config.tls_client_ca else None
+    return grpc.ssl_server_credentials([pair], ca, require_client_auth=ca is not None)
+
+
+class _Handlers:
+    """Methods of the service as gRPC calls them: with tokens, deadlines, statuses and metrics."""
+
+    def __init__(self, grpc: Any, engine: Engine, metrics: Metrics) -> None:
+        # They need protobuf, which a service without gRPC has not.
+        from core.serve.protocol import messages, service
+
+        self._grpc, self._engine, self._metrics = grpc, engine, metrics
+        self._service, self._caller = service.OipService(engine), service.Caller
+        self._names = (messages.SERVICE, messages.HEALTH_SERVICE)
+        self._health = messages.message_classes("grpc.health.v1", messages.HEALTH)
+        self._status = messages.message_classes("google.rpc", messages.STATUS)
+
+    def all(self) -> tuple[Any, ...]:
+        """One generic handler for each service."""
+        service, oip = self._service, self._service.messages
+        methods = {
+            "ServerLive": service.server_live,
+            "ServerReady": service.server_ready,
+            "ModelReady": service.model_ready,
+            "ServerMetadata": service.server_metadata,
+            "ModelMetadata": service.model_metadata,
+            "ModelInfer": service.model_infer,
+            "RepositoryIndex": service.repository_index,
+            "RepositoryModelLoad": service.repository_model_load,
+            "RepositoryModelUnload": service.repository_model_unload,
+        }
+        handlers = {
+            name: self._grpc.unary_unary_rpc_method_handler(
+                self._unary(method),
+                request_deserializer=oip[f"{name}Request"].FromString,
+                response_serializer=oip[f"{name}Response"].SerializeToString,
+            )
+            for name, method in methods.items()
+        }
+        handlers["ModelStreamInfer"] = self._grpc.stream_stream_rpc_method_handler(
+            self._stream,
+            request_deserializer=oip["ModelInferRequest"].FromString,
+            response_serializer=oip["ModelStreamInferResponse"].SerializeToString,
+        )
+        check = self._grpc.unary_unary_rpc_method_handler(
+            self._check,
+            request_deserializer=self._health["HealthCheckRequest"].FromString,
+            response_serializer=self._health["HealthCheckResponse"].SerializeToString,
+        )
+        handler = self._grpc.method_handlers_generic_handler
+        return handler(self._names[0], handlers), handler(self._names[1], {"Check": check})
+
+    def _unary(self, method: Callable[[Any, Caller], Awaitable[Any]]) -> Any:
+        async def answer(request: Any, context: Any) -> Any:
+            caller = self._caller(timeout_s=context.time_remaining())
+            try:
+                return await self._counted(method, request, caller)
+            except ServeError as error:
+                await self._abort(context, error)
+
+        return answer
+
+    async def _counted(
+        self, method: Callable[[Any, Caller], Awaitable[Any]], request: Any, caller: Caller
+    ) -> Any:
+        """Call a method; its end is counted, and what nobody expected is told to nobody."""
+        start, code = time.perf_counter(), "ok"
+        try:
+            return await method(request, caller)
+        except asyncio.CancelledError:
+            code = "cancelled"
+            raise
+        except ServeError as error:
+            code = error.code
+            if isinstance(error, NotFound):
+                # Names that callers make up are no labels.
+                caller.model = caller.version = ""
+            raise
+        except Exception:
+            code = ServeError.code
+            log.exception("a gRPC call failed")
+            raise ServeError("internal error; the service's log has it") from None
+        finally:
+            seconds = time.perf_counter() - start
+            self._metrics.request(caller.model, caller.version, "grpc", code, seconds)
+
+    async def _abort(self, context: Any, error: ServeError) -> None:
+        code = getattr(self._grpc.StatusCode, STATUS.get(error.status, "INTERNAL"))
+        await context.abort(code, str(error), self._trailers(code, error))
+
+    def _trailers(self, code: Any, error: ServeError) -> tuple[tuple[str, str | bytes], ...]:
+        """When to come back, as gRPC's own retry policy reads it, and as a google.rpc.RetryInfo."""
+        if error.retry_after_s is None:
+            return ()
+        delay_ms = max(1, round(error.retry_after_s * 1e3))
+        seconds, rest_ms = divmod(delay_ms, 1000)
+        delay = self._status["Duration"](seconds=seconds, nanos=rest_ms * 1_000_000)
+        detail = self._status["Any"](
+            type_url="type.googleapis.com/google.rpc.RetryInfo",
+            value=self._status["RetryInfo"](retry_delay=delay).SerializeToString(),
+        )
+        status = self._status["Status"](code=code.value[0], message=str(error), details=[detail])
+        return (
+            ("grpc-retry-pushback-ms", str(delay_ms)),
+            ("grpc-status-details-bin", status.SerializeToString()),
+        )
+
+    async def _stream(self, requests: Any, context: Any) -> AsyncIterator[Any]:
+        """Answers in the order of the requests, several of which are computed at a time."""
+        waiting: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(STREAM_DEPTH)
+        reader = asyncio.ensure_future(self._read(requests, context, waiting))
+        try:
+            while (task := await waiting.get()) is not None:
+                yield await task
+            await reader
+        finally:
+            reader.cancel()
+            while not waiting.empty():
+                if task := waiting.get_nowait():
+                    task.cancel()
+
+    async def _read(
+        self, requests: Any, context: Any, waiting: asyncio.Queue[asyncio.Task[Any] | None]
+    ) -> None:
+        try:
+            async for request in requests:
+                await waiting.put(asyncio.ensure_future(self._streamed(request, context)))
+        finally:
+            await waiting.put(None)
+
+    async def _streamed(self, request: Any, context: Any) -> Any:
+        response = self._service.messages["ModelStreamInferResponse"]
+        caller = self._caller(timeout_s=context.time_remaining())
+        try:
+            infer = self._service.model_infer
+            return response(infer_response=await self._counted(infer, request, caller))
+        except ServeError as error:
+            return response(error_message=str(error), infer_response={"id": request.id})
+
+    async def _check(self, request: Any, context: Any) -> Any:
+        """The standard health check of gRPC: 1 serving, 2 not."""
+        if request.service not in ("", self._names[0]):
+            await context.abort(self._grpc.StatusCode.NOT_FOUND, "no such service")
+        is_ready = self._engine.state == "ready"
+        return self._health["HealthCheckResponse"](status=1 if is_ready else 2)

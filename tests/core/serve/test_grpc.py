@@ -1,0 +1,496 @@
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import grpc
+import numpy as np
+import pytest
+import tritonclient.grpc
+import tritonclient.grpc.aio
+from tritonclient.grpc import service_pb2
+from tritonclient.utils import InferenceServerException
+
+from core.serve.config import ServeConfig
+from core.serve.engine import Answer, Served
+from core.serve.errors import BadRequest, DeadlineExceeded, NotFound, NotReady, Overloaded
+from core.serve.grpc_server import start_grpc
+from core.serve.metrics import Metrics
+from core.serve.protocol.messages import HEALTH, INFERENCE, SERVICE, message_classes
+from edge.manifest import Tensor
+
+DTYPES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
+
+
+def echo(dtype):
+    tensor = Tensor("x", dtype, ("batch", 3))
+    output = Tensor("y", dtype, ("batch", 3))
+    return Served(f"echo_{dtype}", "1", "onnx", (tensor,), (output,), 8, "ready")
+
+
+@dataclass
+class Engine:
+    """Gives back what it is given; the model's name says what else happens."""
+
+    state: str = "ready"
+    calls: list = field(default_factory=list)
+    cancelled: list = field(default_factory=list)
+    running: int = 0
+    most_running: int = 0
+    reloaded: list = field(default_factory=list)
+    models: tuple = tuple(echo(dtype) for dtype in DTYPES)
+
+    def catalogue(self):
+        return self.models
+
+    def find(self, name, version=""):
+        for model in self.models:
+            if model.name == name and version in ("", model.version):
+                return model
+        raise NotFound(f"model {name!r} is not served")
+
+    async def reload(self, name):
+        self.reloaded.append(name)
+        return self.find(name)
+
+    async def infer(self, call):
+        self.calls.append(call)
+        self.running += 1
+        self.most_running = max(self.running, self.most_running)
+        try:
+            return await self.answer(call)
+        except asyncio.CancelledError:
+            self.cancelled.append(call.id)
+            raise
+        finally:
+            self.running -= 1
+
+    async def answer(self, call):
+        if call.model == "slow":
+            await asyncio.sleep(60)
+        if call.model == "full":
+            raise Overloaded("the queue is full", retry_after_s=1.5)
+        if call.model == "late":
+            raise DeadlineExceeded("too late")
+        if call.model == "loading":
+            raise NotReady("not yet")
+        if call.model == "broken":
+            raise RuntimeError("secret words")
+        if call.inputs["x"].shape[-1] != 3:
+            raise BadRequest("input 'x' has another shape")
+        await asyncio.sleep(0.01)
+        self.find(call.model, call.version)
+        return Answer({"y": call.inputs["x"]}, call.model, "1", 0.0, 0.0)
+
+
+class Counted(Metrics):
+    def __init__(self):
+        self.requests = []
+
+    def request(self, model, version, protocol, code, seconds):
+        assert seconds >= 0
+        self.requests.append((model, version, protocol, code))
+
+
+@asynccontextmanager
+async def serving(engine, **settings):
+    metrics = Counted()
+    config = ServeConfig(**{"grpc_port": 0, "max_workers": 1} | settings)
+    server = await start_grpc(engine, config, metrics)
+    try:
+        yield f"127.0.0.1:{server.port}", metrics
+    finally:
+        await server.stop(0)
+
+
+def request_input(array, datatype, name="x"):
+    tensor = tritonclient.grpc.InferInput(name, array.shape, datatype)
+    return tensor.set_data_from_numpy(array)
+
+
+def floats(rows=1):
+    return request_input(np.ones((rows, 3), np.float32), "FP32")
+
+
+def run(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, 60))
+
+
+async def client_error(url, model, *inputs, **settings):
+    async with tritonclient.grpc.aio.InferenceServerClient(url) as client:
+        with pytest.raises(InferenceServerException) as error:
+            await client.infer(model, list(inputs) or [floats()], **settings)
+    return error.value.status(), error.value.message()
+
+
+def shape_of(message):
+    return {
+        field.name: (
+            field.number,
+            field.type,
+            field.is_repeated,
+            field.message_type and field.message_type.full_name,
+            field.containing_oneof and field.containing_oneof.name,
+            field.message_type and field.message_type.GetOptions().map_entry,
+        )
+        for field in message.fields
+    }
+
+
+def inner_shapes(message):
+    return {inner.name: shape_of(inner) for inner in message.nested_types}
+
+
+def nested(descriptor, name):
+    first, _, rest = name.partition(".")
+    found = descriptor.message_types_by_name[first]
+    return found.nested_types_by_name[rest] if rest else found
+
+
+@pytest.mark.parametrize("name", list(INFERENCE))
+def test_messages_are_those_of_the_published_client(name):
+    ours = message_classes("inference", INFERENCE)[name].DESCRIPTOR
+    theirs = nested(service_pb2.DESCRIPTOR, name)
+    assert ours.full_name == theirs.full_name
+    assert shape_of(ours) == shape_of(theirs)
+    assert inner_shapes(ours) == inner_shapes(theirs)
+
+
+def test_a_client_asks_for_health_and_metadata():
+    async def ask():
+        engine = Engine()
+        async with (
+            serving(engine) as (url, _),
+            tritonclient.grpc.aio.InferenceServerClient(url) as client,
+        ):
+            assert await client.is_server_live()
+            assert await client.is_server_ready()
+            assert await client.is_model_ready("echo_int8")
+            assert await client.is_model_ready("echo_int8", "1")
+            assert not await client.is_model_ready("echo_int8", "7")
+            assert (await client.get_server_metadata()).name == "deepkits"
+            model = await client.get_model_metadata("echo_float32", as_json=True)
+            assert model["versions"] == ["1"]
+            assert model["inputs"] == [{"name": "x", "datatype": "FP32", "shape": ["-1", "3"]}]
+            index = await client.get_model_repository_index()
+            assert [entry.state for entry in index.models] == ["READY"] * len(DTYPES)
+            await client.load_model("echo_int8")
+            assert engine.reloaded == ["echo_int8"]
+            engine.state = "draining"
+            assert not await client.is_server_ready()
+
+    run(ask())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_datatype_comes_back_as_it_went(dtype):
+    async def ask():
+        array = np.array([[0, 1, 0], [1, 1, 0]], dtype)
+        name = tritonclient.utils.np_to_triton_dtype(np.dtype(dtype))
+        async with (
+            serving(Engine()) as (url, metrics),
+            tritonclient.grpc.aio.InferenceServerClient(url) as client,
+        ):
+            result = await client.infer(
+                f"echo_{dtype}", [request_input(array, name)], request_id="a"
+            )
+            answer = result.as_numpy("y")
+            assert (answer.dtype, answer.tolist()) == (array.dtype, array.tolist())
+            assert result.get_response().id == "a"
+            assert metrics.requests == [(f"echo_{dtype}", "1", "grpc", "ok")]
+
+    run(ask())
+
+
+CONTENTS = [
+    ("bool", "BOOL", "bool_contents", [True, False, True]),
+    ("int8", "INT8", "int_contents", [-128, 0, 127]),
+    ("int64", "INT64", "int64_contents", [-(2**63), 0, 2**63 - 1]),
+    ("uint16", "UINT16", "uint_contents", [0, 1, 65535]),
+    ("uint64", "UINT64", "uint64_contents", [0, 1, 2**64 - 1]),
+    ("float32", "FP32", "fp32_contents", [0.5, -0.0, 2.0]),
+    ("float64", "FP64", "fp64_contents", [0.1, -0.0, 2.0]),
+]
+
+
+def typed_request(model, datatype, contents, values, shape=(1, 3)):
+    request = service_pb2.ModelInferRequest(model_name=model)
+    tensor = request.inputs.add(name="x", datatype=datatype, shape=shape)
+    getattr(tensor.contents, contents).extend(values)
+    return request
+
+
+def call(channel, method, request, response):
+    return channel.unary_unary(
+        f"/{SERVICE}/{method}",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=response.FromString,
+    )(request)
+
+
+async def infer_raw(url, request):
+    async with grpc.aio.insecure_channel(url) as channel:
+        return await call(channel, "ModelInfer", request, service_pb2.ModelInferResponse)
+
+
+@pytest.mark.parametrize(("dtype", "datatype", "contents", "values"), CONTENTS)
+def test_typed_contents_are_read(dtype, datatype, contents, values):
+    async def ask():
+        request = typed_request(f"echo_{dtype}", datatype, contents, values)
+        async with serving(Engine()) as (url, _):
+            response = await infer_raw(url, request)
+        assert response.outputs[0].datatype == datatype
+        assert np.frombuffer(response.raw_output_contents[0], dtype).tolist() == values
+
+    run(ask())
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (typed_request("m", "INT8", "int_contents", [1, 2, 300]), "'x' does not fit INT8"),
+        (typed_request("m", "INT8", "int_contents", [1, 2]), "2 values in contents.int_contents"),
+        (typed_request("m", "INT8", "fp32_contents", [1, 2, 3]), "0 values"),
+        (typed_request("m", "FP16", "fp32_contents", [1, 2, 3]), "only as raw_input_contents"),
+        (typed_request("m", "FP33", "fp32_contents", [1, 2, 3]), "not one of BOOL, INT8"),
+        (typed_request("m", "FP32", "fp32_contents", [1, 2, 3], (-1, 3)), "shape=(-1, 3)"),
+        (typed_request("m", "FP32", "fp32_contents", [], (0, 2**60)), "0 to 2^31"),
+    ],
+)
+def test_wrong_contents_are_refused_with_the_inputs_name(request_, words):
+    async def ask():
+        async with serving(Engine()) as (url, _):
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await infer_raw(url, request_)
+        assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "input 'x'" in error.value.details()
+        assert words in error.value.details()
+
+    run(ask())
+
+
+def test_wrong_raw_contents_are_refused():
+    async def ask():
+        request = typed_request("m", "FP32", "fp32_contents", [])
+        request.raw_input_contents.append(b"123")
+        twice = typed_request("m", "FP32", "fp32_contents", [1.0, 2.0, 3.0])
+        twice.inputs.append(twice.inputs[0])
+        many = typed_request("m", "FP32", "fp32_contents", [])
+        many.raw_input_contents.extend([b"", b""])
+        async with serving(Engine()) as (url, _):
+            for wrong, words in (
+                (request, "3 bytes, shape=(1, 3) of FP32 takes 12"),
+                (twice, "there twice"),
+                (many, "2 entries for 1 inputs"),
+            ):
+                with pytest.raises(grpc.aio.AioRpcError, match="INVALID_ARGUMENT") as error:
+                    await infer_raw(url, wrong)
+                assert words in error.value.details()
+
+    run(ask())
+
+
+@pytest.mark.parametrize(
+    ("model", "status", "words"),
+    [
+        ("nobody", "StatusCode.NOT_FOUND", "model 'nobody' is not served"),
+        ("full", "StatusCode.RESOURCE_EXHAUSTED", "the queue is full"),
+        ("late", "StatusCode.DEADLINE_EXCEEDED", "too late"),
+        ("loading", "StatusCode.UNAVAILABLE", "not yet"),
+        ("broken", "StatusCode.INTERNAL", "internal error; the service's log has it"),
+    ],
+)
+def test_errors_have_their_status(model, status, words):
+    async def ask():
+        async with serving(Engine()) as (url, metrics):
+            assert await client_error(url, model) == (status, words)
+        assert [entry[3] for entry in metrics.requests] != ["ok"]
+        if model == "nobody":
+            assert metrics.requests == [("", "", "grpc", "not_found")]
+
+    run(ask())
+
+
+def test_an_overloaded_service_says_when_to_come_back():
+    async def ask():
+        request = typed_request("full", "FP32", "fp32_contents", [1, 2, 3])
+        async with serving(Engine()) as (url, _):
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await infer_raw(url, request)
+        trailers = dict(error.value.trailing_metadata())
+        assert trailers["grpc-retry-pushback-ms"] == "1500"
+        # google.rpc.RetryInfo in the status: field 1, a duration of 1 s and 500,000,000 ns.
+        assert trailers["grpc-status-details-bin"].endswith(
+            b"RetryInfo\x12\x0a\x0a\x08\x08\x01\x10\x80\xca\xb5\xee\x01"
+        )
+
+    run(ask())
+
+
+def test_a_client_that_goes_away_cancels_its_request():
+    async def ask():
+        engine = Engine()
+        async with serving(engine) as (url, metrics), grpc.aio.insecure_channel(url) as channel:
+            request = typed_request("slow", "FP32", "fp32_contents", [1, 2, 3])
+            request.id = "gone"
+            waiting = call(channel, "ModelInfer", request, service_pb2.ModelInferResponse)
+            while not engine.running:
+                await asyncio.sleep(0.005)
+            waiting.cancel()
+            while not engine.cancelled:
+                await asyncio.sleep(0.005)
+            assert engine.cancelled == ["gone"]
+            assert metrics.requests == [("slow", "", "grpc", "cancelled")]
+
+    run(ask())
+
+
+def test_the_clients_deadline_is_the_requests():
+    async def ask():
+        engine = Engine()
+        async with serving(engine) as (url, _):
+            status, _ = await client_error(url, "slow", client_timeout=0.3)
+            assert status == "StatusCode.DEADLINE_EXCEEDED"
+            while not engine.cancelled:
+                await asyncio.sleep(0.005)
+            # Rounded up on its way.
+            assert 0 < engine.calls[0].timeout_s <= 0.4
+            async with tritonclient.grpc.aio.InferenceServerClient(url) as client:
+                await client.infer("echo_float32", [floats()], timeout=50_000, priority=3)
+                await client.infer("echo_float32", [floats()])
+            assert engine.calls[1].timeout_s == 0.05
+            assert [call.priority for call in engine.calls[1:]] == [3, 0]
+            assert engine.calls[2].timeout_s is None
+
+    run(ask())
+
+
+def test_many_requests_are_worked_on_at_once():
+    async def ask():
+        engine = Engine()
+        async with (
+            serving(engine) as (url, metrics),
+            tritonclient.grpc.aio.InferenceServerClient(url) as client,
+        ):
+            results = await asyncio.gather(
+                *(client.infer("echo_float32", [floats(rows)]) for rows in range(1, 41))
+            )
+            assert [len(result.as_numpy("y")) for result in results] == list(range(1, 41))
+            assert engine.most_running > 1
+            assert len(metrics.requests) == 40
+
+    run(ask())
+
+
+def test_a_stream_answers_in_order_and_goes_on_after_an_error():
+    async def ask():
+        engine = Engine()
+
+        async def requests():
+            for at, model in enumerate(("echo_float32", "nobody", "echo_float32")):
+                yield {"model_name": model, "inputs": [floats(at + 1)], "request_id": str(at)}
+
+        async with (
+            serving(engine) as (url, _),
+            tritonclient.grpc.aio.InferenceServerClient(url) as client,
+        ):
+            found = [answer async for answer in client.stream_infer(requests())]
+        assert [len(result.as_numpy("y")) for result, error in found if not error] == [1, 3]
+        assert "model 'nobody' is not served" in str(found[1][1])
+
+    run(ask())
+
+
+def test_a_stream_answers_before_the_next_request():
+    async def ask():
+        answered = asyncio.Event()
+
+        async def requests():
+            yield {"model_name": "echo_float32", "inputs": [floats()]}
+            await answered.wait()
+            yield {"model_name": "echo_float32", "inputs": [floats(2)]}
+
+        async with (
+            serving(Engine()) as (url, _),
+            tritonclient.grpc.aio.InferenceServerClient(url) as client,
+        ):
+            sizes = []
+            async for result, _ in client.stream_infer(requests()):
+                sizes.append(len(result.as_numpy("y")))
+                answered.set()
+        assert sizes == [1, 2]
+
+    run(ask())
+
+
+def test_a_request_over_the_limit_is_refused():
+    async def ask():
+        async with serving(Engine(), max_body_mib=0.01) as (url, _):
+            status, words = await client_error(url, "echo_float32", floats(2000))
+        assert status == "StatusCode.RESOURCE_EXHAUSTED"
+        assert "larger than max" in words
+
+    run(ask())
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"sequence_id": 7}, {"outputs": [("y", 3)]}, {"outputs": [("z", 0)]}]
+)
+def test_what_is_not_offered_is_refused(parameters):
+    async def ask():
+        settings = dict(parameters)
+        if "outputs" in settings:
+            settings["outputs"] = [
+                tritonclient.grpc.InferRequestedOutput(name, class_count=count)
+                for name, count in settings["outputs"]
+            ]
+        async with serving(Engine()) as (url, _):
+            status, words = await client_error(url, "echo_float32", **settings)
+        assert status == "StatusCode.INVALID_ARGUMENT"
+        assert "not offered" in words or "the outputs are y" in words
+
+    run(ask())
+
+
+def test_no_file_is_loaded_and_no_model_unloaded_by_request():
+    async def ask():
+        engine = Engine()
+        async with (
+            serving(engine) as (url, _),
+            tritonclient.grpc.aio.InferenceServerClient(url) as client,
+        ):
+            with pytest.raises(InferenceServerException, match="only the file named at the start"):
+                await client.load_model("echo_int8", files={"file:1/model.onnx": b"x"}, config="{}")
+            with pytest.raises(InferenceServerException, match="not unloaded by a request"):
+                await client.unload_model("echo_int8")
+        assert engine.reloaded == []
+
+    run(ask())
+
+
+def test_the_standard_health_check_answers():
+    async def ask():
+        engine, classes = Engine(), message_classes("grpc.health.v1", HEALTH)
+        async with serving(engine) as (url, _), grpc.aio.insecure_channel(url) as channel:
+            check = channel.unary_unary(
+                "/grpc.health.v1.Health/Check",
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=classes["HealthCheckResponse"].FromString,
+            )
+            assert (await check(classes["HealthCheckRequest"]())).status == 1
+            engine.state = "draining"
+            assert (await check(classes["HealthCheckRequest"](service=SERVICE))).status == 2
+            with pytest.raises(grpc.aio.AioRpcError, match="NOT_FOUND"):
+                await check(classes["HealthCheckRequest"](service="other"))
+
+    run(ask())
+
+
+def test_a_taken_port_is_told():
+    async def ask():
+        async with serving(Engine()) as (url, _):
+            port = int(url.rpartition(":")[2])
+            with pytest.raises(ValueError, match=f"grpc_port={port} cannot be listened on"):
+                async with serving(Engine(), grpc_port=port):
+                    pass
+
+    run(ask())
