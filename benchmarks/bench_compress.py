@@ -3,7 +3,7 @@
 Ratios are of medians of runs in turns on one thread, so that other load hits both sides alike;
 each ratio comes with its spread over pairs of neighbouring runs. Pin the process to one core:
 `taskset -c 1 python -m pytest benchmarks/bench_compress.py -s`. The fraud part takes a finished
-run's folder from the environment variable FRAUD_RUN.
+run's folder from the environment variable DEEPKITS_FRAUD_RUN.
 """
 
 import json
@@ -146,11 +146,11 @@ def test_search(results, tmp_path):
 
 def test_fraud(results, tmp_path):
     """A run's network, trees and blend: each method, at the batches a service meets."""
-    if "FRAUD_RUN" not in os.environ:
-        pytest.skip("FRAUD_RUN names no finished fraud run")
+    if "DEEPKITS_FRAUD_RUN" not in os.environ:
+        pytest.skip("DEEPKITS_FRAUD_RUN names no finished fraud run")
     from kits.fraud.kit import KIT
 
-    model = KIT.open_run(Path(os.environ["FRAUD_RUN"]))
+    model = KIT.open_run(Path(os.environ["DEEPKITS_FRAUD_RUN"]))
     path = tmp_path / "float.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

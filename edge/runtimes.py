@@ -21,11 +21,16 @@ def import_runtime(name: str) -> ModuleType:
     Raises:
         ModuleNotFoundError: it is not installed; the message says what to install.
     """
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    cut_off_reports()
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"{name} is not installed ({error}); pip install {INSTALL.get(name, name)}"
         ) from None
+
+
+def cut_off_reports() -> None:
+    """What `import_runtime` does first, for code that imports a runtime's parts by name."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

@@ -1,7 +1,6 @@
 """A model in, a smaller model out."""
 
-import os
+from edge.runtimes import cut_off_reports
 
-# ONNX Runtime's wheels report to their maker from the import on, and put an identifier into the
-# home folder; what its API can switch off later comes too late for both.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# Before any module of this package imports ONNX Runtime.
+cut_off_reports()

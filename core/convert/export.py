@@ -109,7 +109,7 @@ def export_dynamo(source: Source, opset: int) -> onnx.ModelProto:
     if isinstance(source.module, torch.jit.ScriptModule):
         raise ExportError("torch.export reads Python code, the module is TorchScript")
     module, wrapped = _with_flat_outputs(source)
-    shapes = tuple(_dynamic_shape(source, name) for name in source.example)
+    shapes = tuple(dynamic_shape(source, name) for name in source.example)
     with _quiet():
         program = torch.onnx.export(
             module,
@@ -259,7 +259,8 @@ def _traced_inputs(source: Source) -> list[Tensor]:
     return [torch.from_numpy(np.array(inputs[name])) for name in source.example]
 
 
-def _dynamic_shape(source: Source, name: str) -> dict[int, Any]:
+def dynamic_shape(source: Source, name: str) -> dict[int, Any]:
+    """Which dimensions of an input are free, as torch.export takes it."""
     shape = {}
     for dimension, axis in source.axes.get(name, {}).items():
         step = axis.multiple_of

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from typing import Any
 
 import numpy as np
 import torch
 
-from core.convert.export import short_reason, traced_sizes
-from core.convert.source import Axis, Source
+from core.convert.export import dynamic_shape, short_reason, traced_sizes
+from core.convert.source import Source
 
 
 def export_program(source: Source) -> torch.export.ExportedProgram:
@@ -31,7 +29,7 @@ def export_program(source: Source) -> torch.export.ExportedProgram:
         )
     drawn = source.inputs(traced_sizes(source), 0)
     inputs = tuple(torch.from_numpy(np.array(drawn[name])) for name in source.example)
-    shapes = tuple(_free_dimensions(source, name) for name in source.example)
+    shapes = tuple(dynamic_shape(source, name) for name in source.example)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, on its own coming versions
@@ -51,14 +49,3 @@ def describe_axes(source: Source) -> str:
             text = f"{axis.name} {axis.low}-{axis.high}"
             places.setdefault(text, []).append(f"{name}[{dimension}]")
     return ", ".join(f"{text} ({', '.join(where)})" for text, where in places.items()) or "none"
-
-
-def _free_dimensions(source: Source, name: str) -> dict[int, Any]:
-    return {at: _dimension(axis) for at, axis in source.axes.get(name, {}).items()}
-
-
-def _dimension(axis: Axis) -> Any:
-    label, step = re.sub(r"\W", "_", axis.name), axis.multiple_of
-    if step == 1:
-        return torch.export.Dim(label, min=axis.low, max=axis.high)
-    return step * torch.export.Dim(f"_{label}", min=-(-axis.low // step), max=axis.high // step)

@@ -9,6 +9,7 @@ options as in samples/common/sampleOptions.cpp of github.com/NVIDIA/TensorRT, 20
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import onnx as onnx_package
 
@@ -22,6 +23,7 @@ from core.convert.build_bundle import (
 from core.convert.source import Source
 from core.convert.target import Artifact, Options
 from core.convert.targets.tensorrt_rtx import profile_shapes
+from edge.runtimes import import_runtime
 
 DEVICES = ("orin",)
 PRECISIONS = ("float32", "float16", "int8")
@@ -126,9 +128,8 @@ def trtexec_argv(major: str, model: str, source: Source, options: Options) -> tu
 
 def _in_float16(onnx: Path) -> bytes:
     """The model with weights and arithmetic in float16; inputs and outputs stay as they are."""
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    model = convert_float_to_float16(onnx_package.load(str(onnx)), keep_io_types=True)
+    float16: Any = import_runtime("onnxruntime.transformers.float16")
+    model = float16.convert_float_to_float16(onnx_package.load(str(onnx)), keep_io_types=True)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 

@@ -113,3 +113,16 @@ def test_help_answers_without_torch():
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(
+    ("device", "id_"),
+    [("Ascend910B3", "ascend-910b-om"), ("310p", "ascend-310p-om"), ("", "ascend-310p-om")],
+)
+def test_a_device_by_its_full_name_or_a_part_of_it_chooses_the_target(
+    model_file, tmp_path, device, id_
+):
+    source = load_source(model_file)
+    options = Options(device=device) if device else Options()
+    made = convert_source(source, find_converter("ascend"), tmp_path / "out.ascend.json", options)
+    assert made.artifact.target.id == id_
