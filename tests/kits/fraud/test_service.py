@@ -91,6 +91,8 @@ EVENT = {"features": [1, 2]}
         ({"history": [{**EVENT, "role": 0}]}, "has 'role', not one of features, age_s, label"),
         ({"history": [{"features": [1]}]}, "features is not 2 numbers"),
         ({"history": [{"features": [1, True]}]}, "count=True is neither number nor null"),
+        ({"history": [{"features": [1, 10**400]}]}, "features has a number beyond any float"),
+        ({"history": [{"features": [1, 1e300]}]}, "features: count is beyond float32"),
         ({"history": [{"features": {"price": 1}}]}, "has 'price', which the model lacks"),
         ({"history": [7]}, r"history\[0\] is a int, not an object"),
         ({"neighbours": [{**EVENT, "role": 1}] * 2}, "role=1 has more than its 1 neighbours"),
