@@ -109,7 +109,7 @@ def test_a_wrong_payment_is_refused_with_its_place(change, message):
 
 @pytest.mark.parametrize("request_", [[], {}, {"payments": []}, {"payments": {}}, {"payment": []}])
 def test_what_is_no_list_of_payments_is_refused(request_):
-    with pytest.raises(ValueError, match="payment|request"):
+    with pytest.raises(ValueError, match=r"payment|request"):
         SERVICE.decode(request_)
 
 
