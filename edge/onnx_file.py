@@ -16,6 +16,22 @@ QUANTISED = (
     *("MatMulNBits", "MatMulBnb4", "GatherBlockQuantized"),
 )
 WEIGHT_PRECISION = {16: "bfloat16", 10: "float16"}  # TensorProto.DataType
+DTYPES = {
+    1: "float32",
+    2: "uint8",
+    3: "int8",
+    4: "uint16",
+    5: "int16",
+    6: "int32",
+    7: "int64",
+    8: "string",
+    9: "bool",
+    10: "float16",
+    11: "float64",
+    12: "uint32",
+    13: "uint64",
+    16: "bfloat16",
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +44,29 @@ class OnnxFacts:
     external: tuple[str, ...]  # files beside the model that hold weights
 
 
+@dataclass(frozen=True)
+class OnnxValue:
+    """An input or output as the file declares it."""
+
+    name: str
+    dtype: str  # as numpy names it; "": not said
+    shape: tuple[int | str, ...] | None  # "": open and without a name; None: not said
+
+
+def onnx_signature(model: bytes) -> tuple[tuple[OnnxValue, ...], tuple[OnnxValue, ...]]:
+    """Inputs (weights left out) and outputs of an ONNX file, in the order of the graph.
+
+    Raises:
+        ValueError: the bytes are no ONNX model, or a value is no tensor.
+    """
+    graph = _only_graph(memoryview(model))
+    weights = {_name(value, 8) for _, value in _messages(graph, (5,))}
+    inputs = [
+        _value(value) for _, value in _messages(graph, (11,)) if _name(value, 1) not in weights
+    ]
+    return tuple(inputs), tuple(_value(value) for _, value in _messages(graph, (12,)))
+
+
 def describe_onnx(model: bytes) -> OnnxFacts:
     """Read names, precision and the files of outside weights.
 
@@ -36,23 +75,56 @@ def describe_onnx(model: bytes) -> OnnxFacts:
     """
     found = _Found()
     view = memoryview(model)
-    graphs = [value for number, value in _fields(view) if number == 7]
-    if len(graphs) != 1 or not isinstance(graphs[0], memoryview):
-        raise ValueError("the model is not an ONNX file; it has no graph")
-    _graph(graphs[0], found)
+    graph = _only_graph(view)
+    _graph(graph, found)
     for number, function in _fields(view):
         if number == 25 and isinstance(function, memoryview):
             for part, node in _fields(function):
                 if part == 7 and isinstance(node, memoryview):
                     _node(node, found)
-    names = [(number, _name(value, 1)) for number, value in _messages(graphs[0], (11, 12))]
-    weights = {_name(value, 8) for _, value in _messages(graphs[0], (5,))}
+    names = [(number, _name(value, 1)) for number, value in _messages(graph, (11, 12))]
+    weights = {_name(value, 8) for _, value in _messages(graph, (5,))}
     return OnnxFacts(
         precision=found.precision(),
         inputs=tuple(name for number, name in names if number == 11 and name not in weights),
         outputs=tuple(name for number, name in names if number == 12),
         external=tuple(sorted(found.external)),
     )
+
+
+def _only_graph(model: memoryview) -> memoryview:
+    graphs = [value for number, value in _fields(model) if number == 7]
+    if len(graphs) != 1 or not isinstance(graphs[0], memoryview):
+        raise ValueError("the model is not an ONNX file; it has no graph")
+    return graphs[0]
+
+
+def _value(value: memoryview) -> OnnxValue:
+    """ValueInfoProto: name 1, type 2; TypeProto: tensor 1; its element type 1, shape 2."""
+    name, dtype = _name(value, 1), ""
+    shape: tuple[int | str, ...] | None = None
+    for _, kind in _messages(value, (2,)):
+        for number, content in _messages(kind, (1, 4, 5, 8, 9)):
+            if number != 1:
+                raise ValueError(
+                    f"{name!r} is a sequence, map or sparse tensor; export the model with tensors "
+                    "at its ends (scikit-learn: zipmap=False)"
+                )
+            for part, found in _fields(content):
+                if part == 1 and isinstance(found, int):
+                    dtype = DTYPES.get(found, f"type {found}") if found else ""
+                elif part == 2 and isinstance(found, memoryview):
+                    shape = tuple(_axis(axis) for _, axis in _messages(found, (1,)))
+    return OnnxValue(name, dtype, shape)
+
+
+def _axis(axis: memoryview) -> int | str:
+    """TensorShapeProto.Dimension: size 1 or name 2."""
+    for number, value in _fields(axis):
+        # -1 is how some writers say that an axis is open.
+        if number == 1 and isinstance(value, int) and value < 1 << 63:
+            return value
+    return _name(axis, 2)
 
 
 class _Found:
