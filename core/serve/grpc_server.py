@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from core.serve.config import ServeConfig
 from core.serve.engine import Engine
-from core.serve.errors import NotFound, ServeError
+from core.serve.errors import ServeError
 from core.serve.metrics import Metrics
+from core.serve.security import Guard
 
 if TYPE_CHECKING:
     from core.serve.protocol.service import Caller
+
+    Method = Callable[[Any, Caller], Awaitable[Any]]
 
 # Requests of one stream that are worked on at a time.
 STREAM_DEPTH = 32
@@ -23,6 +26,7 @@ MIB = 2**20
 STATUS = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
     413: "INVALID_ARGUMENT",
     429: "RESOURCE_EXHAUSTED",
@@ -63,7 +67,7 @@ async def start_grpc(engine: Engine, config: ServeConfig, metrics: Metrics) -> G
         ("grpc.so_reuseport", 0),
     ]
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=2 * config.max_queue)
-    server.add_generic_rpc_handlers(_Handlers(grpc, engine, metrics).all())
+    server.add_generic_rpc_handlers(_Handlers(grpc, engine, config, metrics).all())
     host = f"[{config.host}]" if ":" in config.host else config.host
     address = f"{host}:{config.grpc_port}"
     try:
@@ -88,12 +92,15 @@ def _credentials(grpc: Any, config: ServeConfig) -> Any:
 class _Handlers:
     """Methods of the service as gRPC calls them: with tokens, deadlines, statuses and metrics."""
 
-    def __init__(self, grpc: Any, engine: Engine, metrics: Metrics) -> None:
+    def __init__(self, grpc: Any, engine: Engine, config: ServeConfig, metrics: Metrics) -> None:
         # They need protobuf, which a service without gRPC has not.
         from core.serve.protocol import messages, service
 
         self._grpc, self._engine, self._metrics = grpc, engine, metrics
         self._service, self._caller = service.OipService(engine), service.Caller
+        # Anybody may ask these, as orchestrators do.
+        self._open = (self._service.server_live, self._service.server_ready)
+        self._guard, self._timeout_s = Guard.of(config), config.timeout_s
         self._names = (messages.SERVICE, messages.HEALTH_SERVICE)
         self._health = messages.message_classes("grpc.health.v1", messages.HEALTH)
         self._status = messages.message_classes("google.rpc", messages.STATUS)
@@ -133,39 +140,50 @@ class _Handlers:
         handler = self._grpc.method_handlers_generic_handler
         return handler(self._names[0], handlers), handler(self._names[1], {"Check": check})
 
-    def _unary(self, method: Callable[[Any, Caller], Awaitable[Any]]) -> Any:
+    def _unary(self, method: Method) -> Callable[[Any, Any], Awaitable[Any]]:
         async def answer(request: Any, context: Any) -> Any:
-            caller = self._caller(timeout_s=context.time_remaining())
             try:
-                return await self._counted(method, request, caller)
+                return await self._answer(method, request, context)
             except ServeError as error:
                 await self._abort(context, error)
 
         return answer
 
-    async def _counted(
-        self, method: Callable[[Any, Caller], Awaitable[Any]], request: Any, caller: Caller
-    ) -> Any:
-        """Call a method; its end is counted, and what nobody expected is told to nobody."""
-        start, code = time.perf_counter(), "ok"
+    async def _answer(self, method: Method, request: Any, context: Any) -> Any:
+        """Call a method; inferences are counted, and what nobody expected is told to nobody."""
+        start, code, caller = time.perf_counter(), "ok", self._caller()
         try:
+            if method not in self._open:
+                self._admit(context, caller)
             return await method(request, caller)
         except asyncio.CancelledError:
             code = "cancelled"
             raise
         except ServeError as error:
             code = error.code
-            if isinstance(error, NotFound):
-                # Names that callers make up are no labels.
-                caller.model = caller.version = ""
             raise
         except Exception:
             code = ServeError.code
             log.exception("a gRPC call failed")
-            raise ServeError("internal error; the service's log has it") from None
+            raise ServeError("the service failed; its log says why") from None
         finally:
-            seconds = time.perf_counter() - start
-            self._metrics.request(caller.model, caller.version, "grpc", code, seconds)
+            if method == self._service.model_infer:
+                version = caller.version or request.model_version
+                seconds = time.perf_counter() - start
+                self._metrics.request(request.model_name, version, "grpc", code, seconds)
+
+    def _admit(self, context: Any, caller: Caller) -> None:
+        """Find out who calls, by its token, and until when it waits.
+
+        Raises:
+            Unauthorized, Overloaded.
+        """
+        given = dict(context.invocation_metadata() or ()).get("authorization", "")
+        # No browser speaks gRPC, so that there is no other site's page to keep out.
+        headers = {b"authorization": given.encode(), b"host": b"localhost"}
+        caller.tenant = self._guard.admit(headers)
+        left_s = context.time_remaining()
+        caller.timeout_s = None if left_s is None else min(left_s, self._timeout_s)
 
     async def _abort(self, context: Any, error: ServeError) -> None:
         code = getattr(self._grpc.StatusCode, STATUS.get(error.status, "INTERNAL"))
@@ -188,37 +206,32 @@ class _Handlers:
             ("grpc-status-details-bin", status.SerializeToString()),
         )
 
-    async def _stream(self, requests: Any, context: Any) -> AsyncIterator[Any]:
-        """Answers in the order of the requests, several of which are computed at a time."""
-        waiting: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(STREAM_DEPTH)
-        reader = asyncio.ensure_future(self._read(requests, context, waiting))
-        try:
-            while (task := await waiting.get()) is not None:
-                yield await task
-            await reader
-        finally:
-            reader.cancel()
-            while not waiting.empty():
-                if task := waiting.get_nowait():
-                    task.cancel()
-
-    async def _read(
-        self, requests: Any, context: Any, waiting: asyncio.Queue[asyncio.Task[Any] | None]
-    ) -> None:
-        try:
+    async def _stream(self, requests: Any, context: Any) -> None:
+        """Answer in the order of the requests, several of which are computed at a time."""
+        slots, last = asyncio.Semaphore(STREAM_DEPTH), None
+        async with asyncio.TaskGroup() as group:
             async for request in requests:
-                await waiting.put(asyncio.ensure_future(self._streamed(request, context)))
-        finally:
-            await waiting.put(None)
+                await slots.acquire()
+                last = group.create_task(self._streamed(request, context, last, slots))
 
-    async def _streamed(self, request: Any, context: Any) -> Any:
+    async def _streamed(
+        self,
+        request: Any,
+        context: Any,
+        before: asyncio.Task[None] | None,
+        slots: asyncio.Semaphore,
+    ) -> None:
         response = self._service.messages["ModelStreamInferResponse"]
-        caller = self._caller(timeout_s=context.time_remaining())
         try:
-            infer = self._service.model_infer
-            return response(infer_response=await self._counted(infer, request, caller))
+            # Each request is admitted by itself: rates count requests, not streams.
+            infer = await self._answer(self._service.model_infer, request, context)
+            answer = response(infer_response=infer)
         except ServeError as error:
-            return response(error_message=str(error), infer_response={"id": request.id})
+            answer = response(error_message=str(error), infer_response={"id": request.id})
+        if before:
+            await before
+        await context.write(answer)
+        slots.release()
 
     async def _check(self, request: Any, context: Any) -> Any:
         """The standard health check of gRPC: 1 serving, 2 not."""

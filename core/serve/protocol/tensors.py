@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from core.serve.errors import BadRequest
+from core.serve.oip import DTYPES, MAX_AXES, datatype, flat_array, shown
 
-# The protocol's name -> numpy's, and where the typed form keeps its values (FP16 is raw only).
-DATATYPES = {
-    "BOOL": ("bool", "bool_contents"),
-    "INT8": ("int8", "int_contents"),
-    "INT16": ("int16", "int_contents"),
-    "INT32": ("int32", "int_contents"),
-    "INT64": ("int64", "int64_contents"),
-    "UINT8": ("uint8", "uint_contents"),
-    "UINT16": ("uint16", "uint_contents"),
-    "UINT32": ("uint32", "uint_contents"),
-    "UINT64": ("uint64", "uint64_contents"),
-    "FP16": ("float16", ""),
-    "FP32": ("float32", "fp32_contents"),
-    "FP64": ("float64", "fp64_contents"),
+# Where the typed form keeps values; FP16 and BF16 are raw only.
+CONTENTS = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
 }
-MAX_AXES = 16
-NAMES = {numpy_name: name for name, (numpy_name, _) in DATATYPES.items()}
 
 
 def read_inputs(request: Any) -> dict[str, np.ndarray]:
@@ -43,55 +41,55 @@ def read_inputs(request: Any) -> dict[str, np.ndarray]:
         )
     arrays: dict[str, np.ndarray] = {}
     for at, tensor in enumerate(request.inputs):
-        name = tensor.name
+        name, kind = tensor.name, tensor.datatype
         if name in arrays:
             raise BadRequest(f"input {name!r} is there twice; send it once")
-        if tensor.datatype not in DATATYPES:
-            known = ", ".join(DATATYPES)
-            raise BadRequest(f"input {name!r} has datatype={tensor.datatype!r}, not one of {known}")
+        if kind not in DTYPES:
+            known = ", ".join(DTYPES)
+            raise BadRequest(
+                f"input {name!r} has datatype={shown(kind)}, it must be one of {known}"
+            )
         if "shared_memory_region" in tensor.parameters:
             raise BadRequest(f"input {name!r} is in shared memory, which is not offered; send it")
         shape = tuple(tensor.shape)
         if len(shape) > MAX_AXES or any(not 0 <= size < 2**31 for size in shape):
             raise BadRequest(
-                f"input {name!r} has shape={shape}; it may have {MAX_AXES} axes of 0 to 2^31 - 1"
+                f"input {name!r} has shape={shown(shape)}; it may have {MAX_AXES} axes of 0 to "
+                "2^31 - 1"
             )
-        if raw:
-            arrays[name] = _from_raw(name, tensor.datatype, shape, raw[at])
-        else:
-            arrays[name] = _from_contents(name, tensor.datatype, shape, tensor.contents)
+        values = _from_raw(name, kind, shape, raw[at]) if raw else _typed(name, kind, shape, tensor)
+        arrays[name] = values.reshape(shape)
     return arrays
 
 
-def _from_raw(name: str, datatype: str, shape: tuple[int, ...], raw: bytes) -> np.ndarray:
-    dtype = np.dtype(DATATYPES[datatype][0]).newbyteorder("<")
+def _from_raw(name: str, kind: str, shape: tuple[int, ...], raw: bytes) -> np.ndarray:
+    dtype = np.dtype(np.uint16) if kind == "BF16" else DTYPES[kind]
     wanted = prod(shape) * dtype.itemsize
     if len(raw) != wanted:
         raise BadRequest(
-            f"input {name!r} has {len(raw)} bytes, shape={shape} of {datatype} takes {wanted}"
+            f"input {name!r} has {len(raw)} bytes, shape={shape} of {kind} takes {wanted}"
         )
-    if datatype == "BOOL" and raw.translate(None, b"\x00\x01"):
-        raise BadRequest(f"input {name!r} has bytes other than 0 and 1, which BOOL has not")
-    return np.ndarray(shape, dtype, raw)
+    array = np.frombuffer(raw, dtype)
+    if kind == "BF16":
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    if kind == "BOOL" and raw.translate(None, b"\x00\x01"):
+        raise BadRequest(f"input {name!r} has bytes other than 0 and 1, BOOL takes no other")
+    return array
 
 
-def _from_contents(name: str, datatype: str, shape: tuple[int, ...], contents: Any) -> np.ndarray:
-    dtype, field = DATATYPES[datatype]
-    if not field:
-        raise BadRequest(f"input {name!r} is {datatype}, sent only as raw_input_contents")
-    values = getattr(contents, field)
+def _typed(name: str, kind: str, shape: tuple[int, ...], tensor: Any) -> np.ndarray:
+    if kind not in CONTENTS:
+        raise BadRequest(f"input {name!r} is {kind}, which is sent only as raw_input_contents")
+    values = getattr(tensor.contents, CONTENTS[kind])
     if len(values) != prod(shape):
         raise BadRequest(
-            f"input {name!r} has {len(values)} values in contents.{field}, "
+            f"input {name!r} has {len(values)} values in contents.{CONTENTS[kind]}, "
             f"shape={shape} takes {prod(shape)}"
         )
-    try:
-        return np.array(values, dtype).reshape(shape)
-    except OverflowError as error:
-        raise BadRequest(f"input {name!r} does not fit {datatype}: {error}") from None
+    return flat_array(name, list(values), DTYPES[kind])
 
 
-def write_outputs(response: Any, outputs: Mapping[str, np.ndarray], wanted: list[str]) -> None:
+def write_outputs(response: Any, outputs: Mapping[str, np.ndarray], wanted: Sequence[str]) -> None:
     """Add arrays to a ModelInferResponse, as raw contents.
 
     Raises:
@@ -101,9 +99,5 @@ def write_outputs(response: Any, outputs: Mapping[str, np.ndarray], wanted: list
         if name not in outputs:
             raise BadRequest(f"output {name!r} is unknown; the outputs are {', '.join(outputs)}")
         array = outputs[name]
-        response.outputs.add(name=name, datatype=NAMES[array.dtype.name], shape=array.shape)
-        response.raw_output_contents.append(np.ascontiguousarray(array, _little(array)).tobytes())
-
-
-def _little(array: np.ndarray) -> np.dtype[Any]:
-    return array.dtype.newbyteorder("<")
+        response.outputs.add(name=name, datatype=datatype(str(array.dtype)), shape=array.shape)
+        response.raw_output_contents.append(array.tobytes())
