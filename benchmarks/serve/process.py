@@ -145,7 +145,9 @@ def running(
     """
     mark = uuid.uuid4().hex
     variables = {**os.environ, **QUIET, **(environment or {}), MARK: mark}
-    with tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as folder:
+        # What a server leaves behind goes with the folder.
+        variables |= {"TMPDIR": folder, "RAY_TMPDIR": folder}
         allowed = os.sched_getaffinity(0)
         # Children inherit it; a function run between fork and exec is not safe beside threads.
         os.sched_setaffinity(0, set(cores) & allowed or allowed)

@@ -1,0 +1,1 @@
+"""One module for each question the benchmark answers; each holds its `ITEM`."""
