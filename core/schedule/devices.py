@@ -299,6 +299,7 @@ def _spawn(spec: WorkerSpec, connection: socket.socket) -> tuple[subprocess.Pope
     """
     settings = {
         "parent": os.getpid(),
+        "id": spec.id,
         "kind": spec.kind,
         "threads": spec.threads,
         "cores": list(spec.cores),

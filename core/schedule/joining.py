@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from core.schedule.job import Batch, Job
+from core.schedule.wire import dtype_name
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -89,12 +90,15 @@ def split(outputs: dict[str, np.ndarray], jobs: Sequence[Job]) -> list[dict[str,
     return shares
 
 
-def check_rows(inputs: Arrays, size: int, max_batch: int) -> None:
+def check_inputs(inputs: Arrays, size: int, max_batch: int) -> None:
     """Make sure that a job can stand beside others in a batch.
 
     Raises:
-        ValueError: more rows than run together, or an input has another number of them.
+        ValueError: more rows than run together, or an input has another number of them, or a type
+            that is not sent.
     """
+    for name, array in inputs.items():
+        dtype_name(array, name)
     if not 1 <= size <= max_batch:
         raise ValueError(f"size={size} is not in 1 to {max_batch}, the model's most; send less")
     if max_batch == 1:

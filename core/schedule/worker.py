@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import queue
 import signal
 import socket
 import sys
@@ -35,8 +36,8 @@ class Predictor(Protocol):
 class Worker:
     """Answers frames one after the other.
 
-    Models are loaded in a thread of its own, so that a new version does not hold up the requests
-    for the old one; everything else happens in the main thread.
+    Models are loaded and unloaded in a thread of their own, one after the other, so that a new
+    version does not hold up the requests for the old one; all else happens in the main thread.
     """
 
     def __init__(self, connection: socket.socket, settings: Mapping[str, Any]) -> None:
@@ -44,11 +45,14 @@ class Worker:
         self._settings = settings
         self._models: dict[str, Predictor] = {}
         self._sending = threading.Lock()
+        self._changes: queue.SimpleQueue[Frame] = queue.SimpleQueue()
+        self._loader = threading.Thread(target=self._change, name="loader", daemon=True)
 
     def serve(self) -> None:
         """Until the other side is gone."""
         receiver = Receiver(self._connection)
-        self._answer("ready", 0, pid=os.getpid())
+        self._loader.start()
+        self._answer("ready", 0)
         while True:
             try:
                 frames = receiver.receive()
@@ -60,11 +64,8 @@ class Worker:
     def _handle(self, frame: Frame) -> None:
         if frame.op == "run":
             self._run(frame)
-        elif frame.op == "load":
-            threading.Thread(target=self._load, args=(frame,), name="load", daemon=True).start()
-        elif frame.op == "unload":
-            self._models.pop(frame.content["key"], None)
-            self._answer("unloaded", frame.id)
+        elif frame.op in ("load", "unload"):
+            self._changes.put(frame)
         elif frame.op == "ping":
             self._answer("pong", frame.id)
         else:
@@ -88,6 +89,15 @@ class Worker:
         with self._sending:
             send_all(self._connection, parts)
 
+    def _change(self) -> None:
+        while True:
+            frame = self._changes.get()
+            if frame.op == "load":
+                self._load(frame)
+            else:
+                self._models.pop(frame.content["key"], None)
+                self._answer("unloaded", frame.id)
+
     def _load(self, frame: Frame) -> None:
         try:
             told = self._open(frame.content)
@@ -101,7 +111,8 @@ class Worker:
         if path.suffix == ".json":
             from core.schedule.replay import Replay
 
-            replay = Replay.open(path, content["sha256"], self._settings["kind"])
+            settings = self._settings
+            replay = Replay.open(path, content["sha256"], settings["kind"], settings["id"])
             told = replay.describe(content["max_batch"])
             self._models[content["key"]] = replay
             return told
