@@ -14,8 +14,8 @@ import orjson
 
 FLUSH_S = 0.5
 LIMIT_BYTES = 4 << 20
-# What a caller writes freely: names and paths; a line stays readable, and the log bounded.
-_LONGEST = 256
+# A caller writes paths and names as long as he likes; a line stays readable.
+_LONGEST_LINE, _LONGEST_VALUE = 2048, 256
 
 
 class AccessLog:
@@ -68,19 +68,19 @@ class AccessLog:
         line = _line(
             {
                 "time": self._time(),
-                "id": id[:_LONGEST],
+                "id": id,
                 "tenant": tenant,
-                "method": method[:_LONGEST],
-                "path": path[:_LONGEST],
+                "method": method,
+                "path": path,
                 "protocol": protocol,
-                "model": model[:_LONGEST],
-                "version": version[:_LONGEST],
+                "model": model,
+                "version": version,
                 "status": status,
                 "code": code,
                 "received_bytes": received_bytes,
                 "sent_bytes": sent_bytes,
-                "seconds": round(seconds, 6),
-                "queue_s": round(queue_s, 6),
+                "seconds": int(seconds * 1e6) / 1e6,
+                "queue_s": int(queue_s * 1e6) / 1e6,
                 "batch": batch,
                 "trace": trace,
             }
@@ -96,28 +96,29 @@ class AccessLog:
             self._pending.set()
 
     def close(self, timeout_s: float = 1.0) -> None:
-        """Write what waits; what nobody reads within `timeout_s` is lost."""
+        """Write what waits; what nobody reads within `timeout_s`, or comes later, is lost."""
         atexit.unregister(self.close)
+        self._limit_bytes = 0
         self._closing.set()
         self._pending.set()
         self._writer.join(timeout_s)
 
     def _time(self) -> str:
         """RFC 3339 with milliseconds, UTC."""
-        now = time.time()
-        if int(now) != self._second:
-            self._second = int(now)
-            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
-        return f"{self._stamp}.{int(now % 1 * 1000):03d}Z"
+        second, millisecond = divmod(time.time_ns() // 1_000_000, 1000)
+        if second != self._second:
+            self._second = second
+            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+        return f"{self._stamp}{millisecond:03}Z"
 
     def _lost(self, lines: int) -> None:
         if self._on_dropped and lines:
             self._on_dropped(lines)
 
     def _write_all(self) -> None:
-        while not self._closing.is_set():
+        while True:
             self._pending.wait()
-            self._closing.wait(FLUSH_S)
+            last = self._closing.wait(FLUSH_S)
             self._pending.clear()
             with self._lock:
                 lines, self._lines = self._lines, []
@@ -128,6 +129,8 @@ class AccessLog:
                 self._lost(len(lines))
             with self._lock:
                 self._bytes -= len(text)
+            if last:
+                return
 
     def _write(self, text: bytes) -> None:
         rest = memoryview(text)
@@ -146,4 +149,10 @@ def _line(entry: dict[str, object]) -> bytes:
     # JSON lets DEL and the C1 controls pass, which a terminal obeys: escape all but plain ASCII.
     if not line.isascii() or b"\x7f" in line:
         line = json.dumps(entry).replace("\x7f", r"\u007f").encode() + b"\n"
+    if len(line) > _LONGEST_LINE:
+        short = {
+            key: value[:_LONGEST_VALUE] if isinstance(value, str) else value
+            for key, value in entry.items()
+        }
+        return line if short == entry else _line(short)
     return line

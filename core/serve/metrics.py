@@ -110,10 +110,10 @@ class Metrics:
         if state != "gone" and state not in STATES:
             raise ValueError(f"state={state!r} is not one of {', '.join(STATES)}, gone")
         if state == "gone":
-            self._states.pop((name, version), None)
-            self._gone[name, version] = self._clock()
-            for each in STATES:
-                self._state.remove(name, version, each)
+            if self._states.pop((name, version), None):
+                self._gone[name, version] = self._clock()
+                for each in STATES:
+                    self._state.remove(name, version, each)
         else:
             self._states[name, version] = state
             self._gone.pop((name, version), None)
