@@ -51,8 +51,11 @@ class ServeConfig:
     # Workers to begin with, and their bounds. max_workers=0: one for each core
     min_workers: int = 1
     max_workers: int = 0
-    # Threads of one inference; a worker is pinned to as many cores
+    # Threads of one inference
     threads: int = 1
+    # Pin each worker to as many cores as it has threads; not where others compute on them too, as
+    # in containers, none of which knows what the others took
+    pin: bool = True
     # Change the number of workers with the queue's delay
     auto_scale: bool = False
     # What 99 % of answers should take; batches wait no longer than this allows
