@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from core.convert.converter import ModelConverter
+    from core.serve.service import ServiceDeployer
 
-__all__ = ["ModelConverter"]
+__all__ = ["ModelConverter", "ServiceDeployer"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,4 +17,8 @@ def __getattr__(name: str) -> Any:
         from core.convert.converter import ModelConverter
 
         return ModelConverter
+    if name == "ServiceDeployer":
+        from core.serve.service import ServiceDeployer
+
+        return ServiceDeployer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -76,6 +76,10 @@ class Pipeline:
             ValueError: an input is missing, unknown, or of another type or shape; it is named.
         """
         check_inputs(sample, self.inputs)
+        return self.run(sample)
+
+    def run(self, sample: Arrays) -> dict[str, np.ndarray]:
+        """As `predict`, for a sample that `check_inputs` has seen."""
         arrays = run_steps(self.pre, sample)
         missing = [name for name in self.backend.input_names if name not in arrays]
         if missing:
