@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 NUM_FEATURES = 32
 HIDDEN = (64, 64)
 NUM_CLASSES = 2
+IMAGE_PX = 224
 CONV_LAYERS, CONV_CHANNELS, CONV_SIZE_PX = 12, 64, 32
 
 
@@ -89,3 +90,24 @@ def build_convolutions(path: Path) -> None:
     nodes.append(helper.make_node("Flatten", ["mean"], ["y"]))
     _save(nodes, weights, path, ["x", ["batch", NUM_FEATURES]],
           ["y", ["batch", CONV_CHANNELS]])  # fmt: skip
+
+
+def build_resnet50(path: Path) -> None:
+    """224 x 224 px -> logits (batch, 1000); random weights, float32."""
+    from benchmarks.zoo.models import classifier
+    from core.convert.export import export_onnx
+
+    export_onnx(classifier("resnet50", IMAGE_PX), path)
+
+
+def build_resnet50_int8(path: Path) -> None:
+    """The same in 8-bit integers with static scales (QDQ)."""
+    from core.compress.config import QuantizeConfig
+    from core.compress.quantize import quantize
+
+    float32 = cached(path.parent, "resnet50", build_resnet50)
+    (given,) = onnx.load(float32).graph.input
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((16, 3, IMAGE_PX, IMAGE_PX), dtype=np.float32)
+    cfg = QuantizeConfig(method="static", calibration_batch=4, latency_runs=1)
+    quantize(float32, path, {given.name: images}, cfg=cfg)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.serve.load import http_request
-from benchmarks.serve.process import Running, ask, free_port, running
+from benchmarks.serve.process import SERVER_CORES, Running, ask, free_port, running
 
 PEERS = "benchmarks.serve.peers"
 OIP, TYPED = "/v2/models/model/infer", "/models/model/predict"
@@ -104,8 +104,10 @@ class Server:
     limit_s: float = 60.0  # to be ready
 
     @contextmanager
-    def started(self, model: Path, *arguments: str) -> Iterator[Running]:
-        """Serve a model on the server's core; further arguments go to the command."""
+    def started(
+        self, model: Path, *arguments: str, cores: Sequence[int] = SERVER_CORES
+    ) -> Iterator[Running]:
+        """Serve a model on the server's cores; further arguments go to the command."""
         port = free_port()
         values = {"model": str(model), "port": str(port)}
         command = [sys.executable, *(part.format(**values) for part in self.command), *arguments]
@@ -114,6 +116,7 @@ class Server:
             port=port,
             ready=self.ready,
             environment=self.environment,
+            cores=cores,
             limit_s=self.limit_s,
         ) as server:
             yield server

@@ -66,9 +66,11 @@ class Subject:
         return [server.wire.request(self.given, rows) for rows in self.samples]
 
     @contextmanager
-    def served(self, server: Server, *arguments: str) -> Iterator[Running]:
+    def served(
+        self, server: Server, *arguments: str, cores: Sequence[int] = SERVER_CORES
+    ) -> Iterator[Running]:
         """Started, and its answer compared with the session's."""
-        with server.started(self.path, *arguments) as found:
+        with server.started(self.path, *arguments, cores=cores) as found:
             check_answer(
                 server, found.port, self.given, self.wanted, self.samples[0], self.expected
             )

@@ -1,6 +1,7 @@
 """The least a Python server can do: an ASGI function under uvicorn that calls the session.
 
-It checks nothing, answers every path, and computes in the event loop. `python -m ... MODEL PORT`.
+It checks nothing, answers every path, and computes in the event loop.
+`python -m ... MODEL PORT [THREADS]`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import uvicorn
 from benchmarks.serve.peers.session import open_session
 
 
-def build_app(path: str) -> Any:
+def build_app(path: str, threads: int = 1) -> Any:
     """POST /json takes {input: rows}; POST /binary the bytes of one float32 row."""
-    session = open_session(path)
+    session = open_session(path, threads)
     (given,), (wanted,) = session.get_inputs(), session.get_outputs()
     shape = [1, *given.shape[1:]]
 
@@ -48,6 +49,6 @@ def build_app(path: str) -> Any:
 
 if __name__ == "__main__":
     uvicorn.run(
-        build_app(sys.argv[1]), port=int(sys.argv[2]), loop="uvloop", http="httptools",
-        access_log=False, log_level="warning", lifespan="off",
+        build_app(sys.argv[1], *map(int, sys.argv[3:])), port=int(sys.argv[2]), loop="uvloop",
+        http="httptools", access_log=False, log_level="warning", lifespan="off",
     )  # fmt: skip
