@@ -110,10 +110,10 @@ class CostTable:
         curve = self.curve(model, kind, rows)
         return None if curve is None else curve[rows]
 
-    def is_tried(self, model: str, kind: str, rows: int) -> bool:
-        """This size or a larger one was measured or seen."""
+    def largest(self, model: str, kind: str) -> int:
+        """Most rows that were measured or seen together; 0: none."""
         curve = self._curves.get((model, kind))
-        return curve is not None and curve.largest >= rows
+        return 0 if curve is None else curve.largest
 
     def observe(self, model: str, kind: str, rows: int, seconds: float, device: str = "") -> float:
         """Learn from a run; the device's factor after it."""
