@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.deepflow import models
 
-BATCHES = (1, 2, 4, 8, 16, 32, 64)
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 RECORDED = models.WORK / "costs.json"
 
 

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 WORK = ROOT / "build" / "deepflow"
 KEYS = WORK / "keys"
 # Rows in one run; a fraud request holds many transactions.
-MAX_BATCH = {"fraud": 64}
+MAX_BATCH = {"fraud": 256}
 USUAL_MAX_BATCH = 16
 # Rows of the test vectors: as many as a bundle must have.
 SELF_TEST_ROWS = 8
@@ -110,7 +110,7 @@ def conv3d() -> Source:
 MODELS: Mapping[str, Callable[[], Source]] = {
     "resnet18": partial(classifier, "resnet18", 128),
     "resnet50": partial(classifier, "resnet50", 96),
-    "mobilenet": partial(classifier, "mobilenet_v3_large", 128),
+    "mobilenet": partial(classifier, "mobilenet_v3_large", 160),
     "fraud": fraud,
     "lstm": lstm,
     "conv3d": conv3d,
