@@ -31,8 +31,8 @@ class ScaleRule:
     delay_s: float = 0.05
     # So long it must be too old: one late look is no load.
     up_after_s: float = 0.3
-    # After a change: until its effect can be seen.
-    settle_s: float = 1.5
+    # After a change: until its effect can be seen. Longer than what `Load` is measured over.
+    settle_s: float = 2.5
     # More workers that complete less than this times as much are no help: no more follow.
     gain: float = 1.15
     # So long the load must fit on one worker less ...
@@ -69,7 +69,6 @@ class Autoscaler:
     _is_stuck: bool = field(init=False, default=False)
     _down_after_s: float = field(init=False)
     _utilisation: float = field(init=False, default=0.0)
-    _rows_per_s: float = field(init=False, default=0.0)
     _seen_s: float | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -105,7 +104,6 @@ class Autoscaler:
         elapsed = 0.0 if self._seen_s is None else max(0.0, now - self._seen_s)
         weight = 1 - exp(-elapsed / 1.0)
         self._utilisation += weight * (min(1.0, load.utilisation) - self._utilisation)
-        self._rows_per_s += weight * (load.rows_per_s - self._rows_per_s)
         self._seen_s = now
 
     def _note_pressure(self, now: float, load: Load, *, is_pressed: bool) -> None:
@@ -143,14 +141,14 @@ class Autoscaler:
             return
         if self._rows_before is not None:
             # What the growth before has brought, now that it had time to.
-            helped = self._rows_per_s >= self.rule.gain * self._rows_before
+            helped = load.rows_per_s >= self.rule.gain * self._rows_before
             self._rows_before = None
             self._is_stuck = not helped
         if self._is_stuck or self.wanted >= self.rule.max_workers:
             return
         if now - self._shrunk_s < 2 * self._down_after_s:
             self._down_after_s = min(2 * self._down_after_s, self.rule.longest_down_after_s)
-        self._rows_before = self._rows_per_s
+        self._rows_before = load.rows_per_s
         self._change(now, min(self.rule.max_workers, max(self.wanted + 1, self._needed(now, load))))
 
     def _needed(self, now: float, load: Load) -> int:

@@ -23,7 +23,7 @@ KIND = "worker"
 # Between two looks at the load.
 TICK_S = 0.1
 # Over which the workers' use is told; batches end in lumps.
-WINDOW_S = 3.0
+WINDOW_S = 2.0
 # Of the objective, what the oldest request may wait before there are too few workers.
 DELAY_SHARE = 0.25
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
