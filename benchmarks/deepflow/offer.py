@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.deepflow.mixes import GOOD_SHARE, Arrivals, Mix
+from benchmarks.deepflow.mixes import GOOD_SHARE, Arrivals
 from core.schedule.pool import Expired, Lost, Pool, Refused
 
 # Ahead of the first request, so that it is not late.
@@ -69,6 +69,7 @@ class Outcome:
     seconds: float
     models: Mapping[str, Tally]
     spans: Sequence[Span] = ()
+    misses: Sequence[tuple[float, str]] = ()  # when due, and of which model: late or refused
 
     @property
     def worst_share(self) -> float:
@@ -110,40 +111,50 @@ class Recorder:
         self.spans.append(Span(worker, model.split("@")[0], now - duration, now, rows))
 
 
+@dataclass(frozen=True)
+class Request:
+    """One request of a stream, as often as it is asked for."""
+
+    model: str
+    inputs: Mapping[str, np.ndarray]
+    rows: int
+    slo_s: float  # also its deadline
+
+
 async def offer(
     pool: Pool,
-    mix: Mix,
+    requests: Sequence[Request],
     asked: Arrivals,
     *,
     rate: float,
     seconds: float,
-    slo_s: Mapping[str, float],
-    samples: Sequence[Mapping[str, np.ndarray]],
-    recorder: Recorder | None = None,
+    recorder: Recorder,
 ) -> Outcome:
     """Send all requests and wait until none is open.
 
     Args:
         pool: with all models loaded.
-        mix: whose streams `asked` counts.
-        asked: when, and for what.
+        requests: of each stream.
+        asked: when, and of which stream.
         rate: of the arrivals, for the record.
         seconds: they last.
-        slo_s: of each model; also the deadline.
-        samples: the inputs of one request of each stream.
         recorder: of the pool; its spans are given back in seconds from the start.
     """
-    tallies = {stream.model: Tally(slo_s[stream.model]) for stream in mix.streams}
+    tallies = {request.model: Tally(request.slo_s) for request in requests}
+    misses: list[tuple[float, str]] = []
     open_tasks: set[asyncio.Task[None]] = set()
     loop = asyncio.get_running_loop()
 
-    async def one(index: int, due: float) -> None:
-        stream = mix.streams[index]
-        tally = tallies[stream.model]
+    async def one(request: Request, due: float) -> None:
+        tally = tallies[request.model]
         tally.offered += 1
+        is_in_time = False
         try:
             await pool.run(
-                key(stream.model), samples[index], size=stream.size, deadline_s=due + tally.slo_s
+                key(request.model),
+                request.inputs,
+                size=request.rows,
+                deadline_s=due + request.slo_s,
             )
         except (Refused, Expired):
             tally.refused += 1
@@ -152,10 +163,13 @@ async def offer(
         else:
             latency = time.monotonic() - due
             tally.latencies_s.append(latency)
-            tally.in_time += latency <= tally.slo_s
+            is_in_time = latency <= request.slo_s
+            tally.in_time += is_in_time
+        finally:
+            if not is_in_time:
+                misses.append((due - start, request.model))
 
-    if recorder is not None:
-        recorder.spans.clear()
+    recorder.spans.clear()
     gc.collect()
     gc.freeze()
     start = time.monotonic() + LEAD_S
@@ -165,14 +179,16 @@ async def offer(
         wait = start + at - time.monotonic()
         if wait > 0 or number % YIELD_EVERY == 0:
             await asyncio.sleep(max(0.0, wait))
-        task = loop.create_task(one(index, start + at))
+        task = loop.create_task(one(requests[index], start + at))
         open_tasks.add(task)
         task.add_done_callback(open_tasks.discard)
-    await _drain(pool, open_tasks, max(slo_s.values()))
+    await _drain(pool, open_tasks, max(request.slo_s for request in requests))
     gc.unfreeze()
-    spans = [] if recorder is None else recorder.spans
-    moved = [Span(s.worker, s.model, s.start_s - start, s.end_s - start, s.rows) for s in spans]
-    return Outcome(rate, seconds, tallies, moved)
+    spans = [
+        Span(span.worker, span.model, span.start_s - start, span.end_s - start, span.rows)
+        for span in recorder.spans
+    ]
+    return Outcome(rate, seconds, tallies, spans, misses)
 
 
 async def _drain(pool: Pool, tasks: set[asyncio.Task[None]], slo_s: float) -> None:
