@@ -11,7 +11,6 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -22,6 +21,7 @@ from core.serve import oip, predict
 from core.serve.config import ServeConfig
 from core.serve.engine import Answer, Call, Engine
 from core.serve.errors import BadRequest, ServeError
+from core.serve.exchange import Exchange, Recorder
 from core.serve.limits import BODY_TIMEOUT_S, Receive, read_body, until_disconnect
 from core.serve.metadata import Statistics
 from core.serve.metrics import Metrics
@@ -31,10 +31,13 @@ from core.serve.security import Guard
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Services = Mapping[str, Service[Any, Any]]
+HeaderList = list[tuple[bytes, bytes]]
 
 JSON = (b"content-type", b"application/json")
 BYTES = (b"content-type", b"application/octet-stream")
 TIMEOUT_HEADER = b"x-request-timeout-ms"
+# Nobody is left to read it, but logs and metrics have it.
+GONE = 499
 log = logging.getLogger(__name__)
 
 
@@ -47,32 +50,14 @@ def build_app(
     """The service as an ASGI application.
 
     Args:
-        engine: started by the caller; the application answers 503 until it is ready.
+        engine: started by the caller; requests are answered with 503 until it is ready.
         config: of the service.
         metrics: gets each inference, and is what GET /metrics shows.
         services: kits' own shapes of POST /models/{name}/predict, by the model's name.
     Raises:
-        ValueError: the file of tokens is not what it must be.
+        ValueError: the file of tokens is not what it must be, or traces need what is not installed.
     """
     return App(engine, config, metrics, services)
-
-
-@dataclass(slots=True)
-class Exchange:
-    """One inference request and what became of it; all that logs and metrics may know."""
-
-    headers: dict[bytes, bytes]
-    model: str
-    version: str
-    protocol: str  # rest, binary or predict
-    started_s: float
-    tenant: str = ""
-    id: str = ""
-    answer: Answer | None = None
-    num_bytes_in: int = 0
-    num_bytes_out: int = 0
-    status: int = 200
-    code: str = "ok"
 
 
 class App:
@@ -82,13 +67,17 @@ class App:
         self, engine: Engine, config: ServeConfig, metrics: Metrics, services: Services
     ) -> None:
         self._engine = engine
-        self._metrics = metrics
         self._services = services
         self._guard = Guard.of(config)
         self._max_bytes = int(config.max_body_mib * 2**20)
         self._timeout_s = config.timeout_s
-        self._statistics = Statistics()
-        self._routes = make_routes(engine, metrics, services, self._statistics)
+        statistics = Statistics()
+        self._recorder = Recorder(config, metrics, statistics, engine.catalogue)
+        self._routes = make_routes(engine, metrics, services, statistics)
+
+    def close(self) -> None:
+        """Write and send what log and traces still hold; after the last request."""
+        self._recorder.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -112,12 +101,12 @@ class App:
     ) -> None:
         model, _, version = target.partition("/versions/")
         headers = dict(scope["headers"])
-        at = Exchange(headers, model, version, protocol, time.perf_counter())
-        extra: list[tuple[bytes, bytes]]
+        at = Exchange(scope["path"], headers, model, version, protocol, time.perf_counter())
+        extra: HeaderList
         try:
             at.tenant = self._guard.admit(headers)
             body = await read_body(receive, headers, self._max_bytes, BODY_TIMEOUT_S)
-            at.num_bytes_in = len(body)
+            at.received_bytes = len(body)
             if protocol == "rest":
                 content, extra = await self._infer(at, body, receive)
             else:
@@ -126,23 +115,21 @@ class App:
             at.status, at.code = error.status, error.code
             content, extra = _refusal(error)
         except asyncio.CancelledError:
-            at.status, at.code = 499, "cancelled"
-            self._finish(at)
+            at.status, at.code = GONE, "cancelled"
+            self._recorder.finish(at)
             raise
         except Exception:
             log.exception("a request for model %r failed", at.model)
             at.status, at.code = 500, "internal"
             content, extra = _refusal(ServeError("the service failed; its log says why"))
-        if at.status != 499:
-            at.num_bytes_out = len(content)
+        if at.status != GONE:
+            at.sent_bytes = len(content)
             extra.append((b"content-length", b"%d" % len(content)))
             await send({"type": "http.response.start", "status": at.status, "headers": extra})
             await send({"type": "http.response.body", "body": content})
-        self._finish(at)
+        self._recorder.finish(at)
 
-    async def _infer(
-        self, at: Exchange, body: bytes, receive: Receive
-    ) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    async def _infer(self, at: Exchange, body: bytes, receive: Receive) -> tuple[bytes, HeaderList]:
         header_size = at.headers.get(b"inference-header-content-length")
         if header_size is None:
             request = oip.decode(body)
@@ -154,9 +141,7 @@ class App:
                 )
             request = oip.decode(body, int(header_size))
         at.id = request.id
-        answer = await self._ask(
-            at, receive, request.inputs, timeout_s=request.timeout_s, priority=request.priority
-        )
+        answer = await self._ask(at, receive, request.inputs, request.timeout_s, request.priority)
         content, size = oip.encode(answer.outputs, request, answer.model, answer.version)
         if size is None:
             return content, [JSON]
@@ -166,8 +151,7 @@ class App:
         content = oip.parse_json(body)
         service = self._services.get(at.model)
         if service is None:
-            served = self._engine.find(at.model, at.version)
-            inputs = predict.decode(content, served.inputs)
+            inputs = predict.decode(content, self._engine.find(at.model, at.version).inputs)
         else:
             try:
                 inputs = service.decode(content)
@@ -182,7 +166,6 @@ class App:
         at: Exchange,
         receive: Receive,
         inputs: Mapping[str, Any],
-        *,
         timeout_s: float | None = None,
         priority: int = 0,
     ) -> Answer:
@@ -193,41 +176,48 @@ class App:
             timeout_s = min(timeout_s, self._timeout_s)
         call = Call(at.model, inputs, at.version, timeout_s, priority, at.tenant, at.id)
         at.answer = await until_disconnect(self._engine.infer(call), receive)
+        at.computed_s = time.perf_counter()
         return at.answer
 
-    def _finish(self, at: Exchange) -> None:
-        """The one place where logs, metrics and statistics hear of an inference."""
-        seconds = time.perf_counter() - at.started_s
-        answer = at.answer
-        if answer is None:
-            self._metrics.request(at.model, at.version, at.protocol, at.code, seconds)
-            self._statistics.fail(self._engine.catalogue(), at.model, at.version, seconds)
-        else:
-            served = answer.model, answer.version
-            self._metrics.request(*served, at.protocol, at.code, seconds)
-            self._statistics.succeed(served, seconds, answer.queue_s, answer.compute_s, time.time())
-
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
         path = scope["path"]
+        if path in HEALTH:
+            await self._admit(scope, receive, send, is_open=True)
+            return
+        started_s, status, tenant = time.perf_counter(), 500, ""
+
+        async def watch(message: MutableMapping[str, Any]) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
         try:
-            if path in HEALTH:
+            tenant = await self._admit(scope, receive, watch, is_open=False)
+        finally:
+            self._recorder.finish_other(scope["method"], path, status, started_s, tenant)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send, *, is_open: bool) -> str:
+        """Route a request that may pass; gives the name of its token."""
+        headers = dict(scope["headers"])
+        tenant = ""
+        try:
+            if is_open:
                 self._guard.check_site(headers)
             else:
-                self._guard.admit(headers, basic=scope["method"] in ("GET", "HEAD"))
+                tenant = self._guard.admit(headers, basic=scope["method"] in ("GET", "HEAD"))
         except ServeError as error:
             # A browser asks its person for a token where it opens a page, not where a page asks.
-            content, extra = _refusal(error, b"Basic" if path in PAGES else b"Bearer")
+            scheme = b"Basic" if scope["path"] in PAGES else b"Bearer"
+            content, extra = _refusal(error, scheme)
             extra.append((b"content-length", b"%d" % len(content)))
             await send({"type": "http.response.start", "status": error.status, "headers": extra})
             await send({"type": "http.response.body", "body": content})
-            return
-        await self._routes(scope, receive, send)
+        else:
+            await self._routes(scope, receive, send)
+        return tenant
 
 
-def _refusal(
-    error: ServeError, scheme: bytes = b"Bearer"
-) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+def _refusal(error: ServeError, scheme: bytes = b"Bearer") -> tuple[bytes, HeaderList]:
     headers = [JSON]
     if error.status in (429, 503):
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s or 0))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -113,14 +114,14 @@ class Statistics:
         self._counts: defaultdict[tuple[str, str], _Counts] = defaultdict(_Counts)
 
     def succeed(
-        self, served: tuple[str, str], seconds: float, queue_s: float, compute_s: float, now: float
+        self, served: tuple[str, str], seconds: float, queue_s: float, compute_s: float
     ) -> None:
-        """A request was answered; `now` in seconds since 1970."""
+        """A request was answered."""
         counts = self._counts[served]
         counts.success.add(seconds)
         counts.queue.add(queue_s)
         counts.compute.add(compute_s)
-        counts.last_ms = int(now * 1000)
+        counts.last_ms = int(time.time() * 1000)
 
     def fail(self, catalogue: Sequence[Served], name: str, version: str, seconds: float) -> None:
         """A request got an error; counted where it names a version that there is."""

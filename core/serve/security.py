@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from core.serve.config import LOOPBACK, ServeConfig
 from core.serve.errors import Overloaded, ServeError, Unauthorized
@@ -145,7 +144,7 @@ class Guard:
                 "this machine alone; use one of them"
             )
         origin = headers.get(b"origin")
-        if origin is not None and urlsplit(_text(origin)).netloc.encode("latin-1") != host:
+        if origin is not None and (not host or origin.partition(b"://")[2].lower() != host.lower()):
             raise WrongHost(f"Origin={_text(origin)} is another site; its pages may not ask here")
 
     def _take(self, name: str) -> None:

@@ -104,7 +104,8 @@ class Reply:
 
 
 def app_of(engine=None, config=None, **more):
-    return build_app(engine or SmallEngine(), config or ServeConfig(), Metrics(), **more)
+    config = config or ServeConfig(access_log=False)
+    return build_app(engine or SmallEngine(), config, Metrics(), **more)
 
 
 async def ask(app, method, path, body=b"", headers=(), pieces=None):

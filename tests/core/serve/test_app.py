@@ -88,7 +88,12 @@ def test_the_smaller_of_all_timeouts_counts():
     engine = SmallEngine()
     body = {"inputs": [X], "parameters": {"timeout": 2_000_000, "priority": 3}}
     for headers in ({}, {b"x-request-timeout-ms": b"500"}, {b"x-request-timeout-ms": b"9000"}):
-        post(app_of(engine, ServeConfig(timeout_s=1.0)), INFER, body, headers=headers)
+        post(
+            app_of(engine, ServeConfig(timeout_s=1.0, access_log=False)),
+            INFER,
+            body,
+            headers=headers,
+        )
     post(app_of(engine), INFER, {"inputs": [X]})
     assert [call.timeout_s for call in engine.calls] == [1.0, 0.5, 1.0, None]
     assert engine.calls[0].priority == 3
