@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ class WorkerProcess:
             ValueError: an array is of a type that is not sent.
         """
         id_ = self._next_id()
-        parts = pack("run", id_, arrays, content={"key": key})
+        parts = pack("run", id_, arrays, content=_key_content(key))
         self._waiting[id_] = on_answer
         self._send(parts)
 
@@ -137,7 +138,7 @@ class WorkerProcess:
         id_ = self._next_id()
         future: asyncio.Future[Frame] = self._loop.create_future()
         self._waiting[id_] = _into(future)
-        self._send(pack(op, id_, {}, content=content))
+        self._send(pack(op, id_, {}, content=json.dumps(content)))
         try:
             frame = await future
         except Gone:
@@ -274,6 +275,11 @@ class WorkerProcess:
             self._loop.remove_reader(self._stderr)
             os.close(self._stderr)
             self._stderr = -1
+
+
+@lru_cache
+def _key_content(key: str) -> str:
+    return json.dumps({"key": key})
 
 
 def _ignore(_: Frame | None) -> None:

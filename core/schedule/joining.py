@@ -40,7 +40,7 @@ class Running:
 
     batch: Batch
     num_groups: int
-    hang: asyncio.TimerHandle
+    latest_s: float  # when the worker is taken to hang
     compute_s: float = 0.0
     has_failed: bool = False
 

@@ -40,6 +40,7 @@ __all__ = [
 
 # A batch may take so many times what is expected of it, and `Pool.hang_s` more.
 HANG_FACTOR = 10.0
+LONGEST_LOOK_S = 1.0
 # Of a batch after `Pool.close`, and of a job that is waiting then.
 CLOSED = "the workers were stopped before it was computed"
 
@@ -88,6 +89,7 @@ class Pool:
     _num_running: int = 0  # jobs
     _timer: asyncio.TimerHandle | None = None
     _timer_s: float = inf
+    _look: asyncio.TimerHandle | None = None
 
     def __post_init__(self) -> None:
         self._fleet = Fleet(self._on_up, self._on_down, self._on_loaded, self.load_s)
@@ -102,6 +104,8 @@ class Pool:
         if spec.id in self._fleet.slots or self._fleet.is_closed:
             what = "is closed" if self._fleet.is_closed else "has one of that name"
             raise ValueError(f"spec.id={spec.id!r} cannot be started: the pool {what}")
+        if self._look is None:
+            self._look_for_hung()
         await self._fleet.start(spec)
 
     async def stop_worker(self, worker_id: str) -> None:
@@ -261,8 +265,9 @@ class Pool:
         # Those of workers that died now, and of none at all.
         for job in list(self._jobs):
             _give_up(job, Lost(CLOSED))
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._look):
+            if timer is not None:
+                timer.cancel()
         await self._fleet.close()
 
     # What the fleet tells.
@@ -296,7 +301,6 @@ class Pool:
         running, slot.running = slot.running, None
         lost = self.scheduler.drop_device(slot.spec.id, now)
         if running is not None:
-            running.hang.cancel()
             self._num_running -= len(running.batch.jobs)
             for job in running.batch.jobs:
                 if job.payload.future.done():
@@ -305,6 +309,16 @@ class Pool:
         for job in lost:
             _give_up(job, Lost("two workers died while they computed the job"))
         slot.idle.set()
+
+    def _look_for_hung(self) -> None:
+        now = time.monotonic()
+        for slot in self._fleet.ready():
+            running = slot.running
+            if running is not None and slot.process is not None and now > running.latest_s:
+                taken_s = now - running.batch.started_s
+                slot.process.kill(f"it hung: {taken_s:.1f} s for a batch of {running.batch.model}")
+        pause_s = min(LONGEST_LOOK_S, self.hang_s / 4)
+        self._look = asyncio.get_running_loop().call_later(pause_s, self._look_for_hung)
 
     # Jobs.
 
@@ -334,10 +348,8 @@ class Pool:
         assert process is not None
         assert slot.running is None
         groups = group(batch.jobs)
-        hang_s = self.hang_s + HANG_FACTOR * batch.expected_s
-        loop = asyncio.get_running_loop()
-        hang = loop.call_later(hang_s, process.kill, f"it hung for {hang_s:.1f} s")
-        running = slot.running = Running(batch, len(groups), hang)
+        latest_s = batch.started_s + self.hang_s + HANG_FACTOR * batch.expected_s
+        running = slot.running = Running(batch, len(groups), latest_s)
         self._num_running += len(batch.jobs)
         for jobs in groups:
             self._send(process, slot, running, jobs)
@@ -388,7 +400,6 @@ class Pool:
 
     def _finish(self, slot: Slot, running: Running) -> None:
         batch = running.batch
-        running.hang.cancel()
         slot.running = None
         self._num_running -= len(batch.jobs)
         slot.idle.set()

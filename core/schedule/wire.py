@@ -25,7 +25,8 @@ MAX_BODY_BYTES = 4 << 30
 MAX_AXES = 32
 # Of one sendmsg, on Linux.
 MAX_PARTS = 1024
-ALIGNMENT = 64
+# Of arrays in a body, and of the memory that Python and numpy hand out.
+ALIGNMENT = 16
 MAGIC = b"dkw1"
 # magic, bytes of the layout, id of request and answer, bytes of the body, seconds it took
 HEAD = struct.Struct("<4sIIQd")
@@ -77,7 +78,7 @@ def pack(
     id_: int,
     arrays: Mapping[str, Sequence[np.ndarray]],
     *,
-    content: Mapping[str, Any] | None = None,
+    content: str = "{}",
     seconds: float = 0.0,
 ) -> Parts:
     """A frame in parts for `sendmsg`; no array is copied.
@@ -87,7 +88,7 @@ def pack(
         id_: the answer carries the same.
         arrays: name -> pieces that lie behind each other along the first axis, of one type and of
             equal other axes; the receiver gets them as one array.
-        content: plain values; with arrays, better few and repeating ones.
+        content: a JSON object; with arrays, better one that repeats.
         seconds: what the answer took.
     Raises:
         ValueError: a type that is not one of DTYPES.
@@ -110,8 +111,9 @@ def pack(
             pieces.append(_PADDING[-size % ALIGNMENT])
         num_bytes += size + -size % ALIGNMENT
     # As text: what may hold lists cannot be remembered.
-    text = json.dumps(content, allow_nan=False) if content else "{}"
-    layout = _encode(op, tuple(specs), text)
+    if num_bytes > MAX_BODY_BYTES:
+        raise ValueError(f"{num_bytes} bytes of arrays are over {MAX_BODY_BYTES}; send fewer rows")
+    layout = _encode(op, tuple(specs), content)
     return [HEAD.pack(MAGIC, len(layout), id_, num_bytes, seconds), layout, *pieces]
 
 
@@ -190,7 +192,6 @@ class Receiver:
     _id: int = 0
     _seconds: float = 0.0
     _body: memoryview = field(default_factory=lambda: memoryview(b""))
-    _body_array: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
     _received: int = 0  # of the body
 
     def receive(self) -> list[Frame]:
@@ -222,17 +223,16 @@ class Receiver:
     def _next(self) -> Frame | None:
         if self._layout is None and not self._read_head():
             return None
-        layout = self._layout
+        layout, body = self._layout, self._body
         assert layout is not None
-        size = min(self._end - self._start, layout.num_bytes - self._received)
+        start, wanted = self._start, layout.num_bytes - self._received
+        size = min(self._end - start, wanted)
         if size:
-            part = self._buffer[self._start : self._start + size]
-            self._body[self._received : self._received + size] = part
-            self._start += size
+            body[self._received : self._received + size] = self._buffer[start : start + size]
+            self._start = start + size
             self._received += size
-        if self._received < layout.num_bytes:
+        if size < wanted:
             return None
-        body = self._body_array
         arrays = {
             name: np.ndarray(shape, dtype, body, offset)
             for name, dtype, shape, offset in layout.arrays
@@ -266,16 +266,12 @@ class Receiver:
             )
         self._start = start + layout_bytes
         self._layout, self._id, self._seconds, self._received = layout, id_, seconds, 0
-        self._body_array = _aligned(num_bytes)
-        self._body = self._body_array.data
+        # What numpy hands out is not written with zeros first, but takes longer to get.
+        small = num_bytes <= _BUFFER_BYTES
+        self._body = (
+            memoryview(bytearray(num_bytes)) if small else np.empty(num_bytes, np.uint8).data
+        )
         return True
-
-
-def _aligned(num_bytes: int) -> np.ndarray:
-    """Uninitialised bytes that begin where every type may."""
-    raw = np.empty(num_bytes + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + num_bytes]
 
 
 def send_all(connection: socket.socket, parts: Parts) -> None:

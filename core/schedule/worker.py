@@ -128,7 +128,7 @@ class Worker:
     def _answer(self, op: str, id_: int, **content: Any) -> None:
         try:
             with self._sending:
-                send_all(self._connection, pack(op, id_, {}, content=content))
+                send_all(self._connection, pack(op, id_, {}, content=json.dumps(content)))
         except ConnectionError:
             # The parent is gone; the main thread sees it as well and ends.
             return
