@@ -48,7 +48,7 @@ class Group:
         self.kind = kind
         self.step = step
         self.key = f"{kind}*{step}"
-        self.scale = 2.0 ** (step * SLOW_STEP)
+        self.scale: float = 2.0 ** (step * SLOW_STEP)
         self.workers: list[Worker] = []
         self.idle: list[Worker] = []
         # How long it may be busy with something else until its own models' next jobs are late.
@@ -122,11 +122,13 @@ def connect(model: Served, groups: Iterable[Group], costs: CostTable) -> None:
     spec = model.spec
     before = {pair.group: pair for pair in (*model.pairs, *model.unknown)}
     known, unknown = [], []
+    # Jobs of a model that took larger ones before may still wait.
+    rows = max(spec.max_batch, len(model.fastest) - 1)
     for group in groups:
         if spec.kinds and group.kind not in spec.kinds:
             continue
         pair = before.get(group) or Pair(group)
-        seconds = costs.curve(spec.key, group.kind, spec.max_batch)
+        seconds = costs.curve(spec.key, group.kind, rows)
         if seconds is None:
             unknown.append(pair)
             continue
@@ -135,12 +137,10 @@ def connect(model: Served, groups: Iterable[Group], costs: CostTable) -> None:
         known.append(pair)
     known.sort(key=lambda pair: pair.seconds[1] * pair.group.scale)
     model.pairs, model.unknown = known, unknown
-    model.fastest = []
-    if known:
-        model.fastest = [
-            min(pair.seconds[rows] * pair.group.scale for pair in known)
-            for rows in range(spec.max_batch + 1)
-        ]
+    model.fastest = [
+        min([pair.seconds[size] * pair.group.scale for pair in known])
+        for size in range(rows + 1 if known else 0)
+    ]
 
 
 def remember(models: Sequence[Served], passed_s: float) -> None:
@@ -211,4 +211,4 @@ def _fits(model: Served, pair: Pair) -> bool:
     """Fast enough for the SLO; where no pair is, all are."""
     slo_s = model.spec.slo_s
     one = pair.seconds[1] * pair.group.scale
-    return one <= slo_s or one <= model.pairs[0].seconds[1] * model.pairs[0].group.scale
+    return one <= max(slo_s, model.fastest[1])

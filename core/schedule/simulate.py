@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
@@ -182,20 +183,16 @@ class _Run:
         for device in self.scene.devices:
             self.scheduler.add_device(device, 0.0)
         for event in self.scene.events:
-            self._at(event.at_s, lambda now, event=event: self._change(event, now))
+            self._at(event.at_s, partial(self._change, event))
         self._at(next(self.times), self._arrive)
         heap = self.heap
-        scheduler = self.scheduler
         self._settle(0.0)
         while heap:
             now, _, happen = heappop(heap)
-            if happen is self._look and now != self.timer:
-                continue
             happen(now)
             self._settle(now)
             if not self.open and self.num_arrived >= self.num_jobs:
                 break
-        del scheduler
         return Outcome(
             self.tallies,
             self.spans,
@@ -207,6 +204,8 @@ class _Run:
         heappush(self.heap, (when, next(self.numbers), happen))
 
     def _look(self, now: float) -> None:
+        if now != self.timer:
+            return  # it wanted to be asked sooner, and was
         self.timer = inf
         self._give_up(self.scheduler.expire(now))
 
@@ -221,7 +220,7 @@ class _Run:
             seconds *= self.factor[batch.device]
             if self.scene.noise:
                 seconds *= self.noise.lognormvariate(0.0, self.scene.noise)
-            self._at(now + seconds, lambda end, batch=batch: self._finish(batch, end))
+            self._at(now + seconds, partial(self._finish, batch))
         when = self.scheduler.next_event(now)
         if when < self.timer:
             self.timer = when if when > now else now
@@ -330,8 +329,9 @@ def lp_bound(scene: Scene) -> Bound:
 class Sustained:
     """The largest rate at which a rule keeps every model's SLO."""
 
-    rate: float
-    of_bound: float  # over the linear program's bound
+    rate: float  # offered
+    goodput: float  # of it answered within the SLO, per second
+    of_bound: float  # goodput over the linear program's bound
     outcome: Outcome  # at that rate
 
 
@@ -358,7 +358,7 @@ def sustained_rate(
         precision: of the rate, relative to the bound.
     """
     limit = lp_bound(scene).rate
-    low, high = 0.0, 1.05
+    low, high = 0.0, 1.0 / attainment
     best: Outcome | None = None
     while high - low > precision:
         middle = (low + high) / 2
@@ -369,7 +369,9 @@ def sustained_rate(
             high = middle
     if best is None:
         best = simulate(make(), scene, high * limit, num_jobs=num_jobs, seed=seed)
-    return Sustained(low * limit, low, best)
+    if not low:
+        return Sustained(0.0, 0.0, 0.0, best)
+    return Sustained(low * limit, best.goodput, best.goodput / limit, best)
 
 
 def curve(
