@@ -100,6 +100,13 @@ class Autoscaler:
             self._change(now, 1)
         return self.wanted
 
+    def nudge(self, now: float, change: int) -> int:
+        """A person wants more workers, or fewer; the bounds hold, and load goes on from there."""
+        wanted = min(self.rule.max_workers, max(self.rule.min_workers, self.wanted + change))
+        if wanted != self.wanted:
+            self._change(now, wanted)
+        return self.wanted
+
     def _smooth(self, now: float, load: Load) -> None:
         elapsed = 0.0 if self._seen_s is None else max(0.0, now - self._seen_s)
         weight = 1 - exp(-elapsed / 1.0)

@@ -45,7 +45,7 @@ class Crew:
         )
         rule = ScaleRule(
             min_workers=config.min_workers,
-            max_workers=config.max_workers if config.auto_scale else max(1, config.min_workers),
+            max_workers=config.max_workers,
             delay_s=DELAY_SHARE * config.slo_ms / 1e3,
         )
         self.scaler = Autoscaler(rule)
@@ -94,6 +94,12 @@ class Crew:
             self.scaler.wake(time.monotonic())
             self._adjust()
 
+    def scale(self, change: int) -> int:
+        """Have more workers, or fewer; how many there should be then."""
+        wanted = self.scaler.nudge(time.monotonic(), change)
+        self._adjust()
+        return wanted
+
     def note_refusal(self) -> None:
         """A request was turned away because there are too few workers."""
         self._refused = True
@@ -113,7 +119,8 @@ class Crew:
             await asyncio.sleep(TICK_S)
             now = time.monotonic()
             load = self._load(now)
-            self.scaler.observe(now, load)
+            if self._config.auto_scale:
+                self.scaler.observe(now, load)
             self._adjust()
             self._metrics.workers(load.ready, self.scaler.wanted)
             self._metrics.waiting(self.pool.num_waiting)

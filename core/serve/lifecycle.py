@@ -46,6 +46,8 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT, then finish what runs.
 
+    SIGHUP has the files read again; SIGTTIN and SIGTTOU have one worker more or less.
+
     Args:
         config: what to serve, and where.
         services: kits' own shapes of requests, by the model's name.
@@ -177,6 +179,11 @@ class _Run:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload, engine)
+        scale = getattr(engine, "scale", None)
+        if scale is not None:
+            # As other servers have it: one worker more, one less.
+            loop.add_signal_handler(signal.SIGTTIN, scale, 1)
+            loop.add_signal_handler(signal.SIGTTOU, scale, -1)
         if self.parent is not None:
             self.parent.settimeout(0)
             loop.add_reader(self.parent, self._on_parent)

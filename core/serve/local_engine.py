@@ -112,13 +112,9 @@ class LocalEngine:
             raise BadRequest(f"{error}; the old version stays in service") from error
         return self.find(name)
 
-    async def reload_all(self) -> None:
-        """Read all files again; what fails is logged and stays as it was."""
-        for name in {file.name for file in self._config.models}:
-            try:
-                await self._loader.reload(name)
-            except ValueError as error:
-                LOG.warning("%s", error)
+    def scale(self, change: int) -> int:
+        """Have so many workers more, or fewer, within the bounds; how many there should be then."""
+        return self._crew.scale(change)
 
     async def infer(self, call: Call) -> Answer:
         """Check the inputs, wait for the turn, compute.
