@@ -65,13 +65,13 @@ class Recorder:
         """An inference is over."""
         now_s = time.perf_counter()
         seconds = now_s - at.started_s
-        answer = at.answer
-        if answer is None:
-            model, version, queue_s = at.model, at.version, 0.0
-            self._statistics.fail(self._catalogue(), model, version, seconds)
-        else:
-            model, version, queue_s = answer.model, answer.version, answer.queue_s
+        answer, queue_s = at.answer, 0.0
+        model, version = (answer.model, answer.version) if answer else (at.model, at.version)
+        if answer is not None and at.code == "ok":
+            queue_s = answer.queue_s
             self._statistics.succeed((model, version), seconds, queue_s, answer.compute_s)
+        else:
+            self._statistics.fail(self._catalogue(), model, version, seconds)
         self._metrics.request(model, version, at.protocol, at.code, seconds)
         trace = self._trace(at, seconds, now_s) if self._traces is not None else ""
         if self._log is not None:

@@ -83,10 +83,7 @@ async def _read_pieces(
 
 
 def _too_large(size: int, max_bytes: int) -> TooLarge:
-    return TooLarge(
-        f"the body has {size} bytes or more, max_body_mib={max_bytes / 2**20:g} allows "
-        f"{max_bytes}; send less at once"
-    )
+    return TooLarge(f"the body has {size} bytes or more, {max_bytes} are taken; send less at once")
 
 
 async def until_disconnect(answer: Coroutine[Any, Any, T], receive: Receive) -> T:

@@ -57,7 +57,9 @@ def make_routes(
         routes.append(Route("/v2/models/{name}" + what, endpoint))
         routes.append(Route("/v2/models/{name}/versions/{version}" + what, endpoint))
     return Starlette(
-        routes=routes, exception_handlers={ServeError: _refused, HTTPException: _no_route}
+        routes=routes,
+        # What nobody expected is also raised again, for the server's log.
+        exception_handlers={ServeError: _refused, HTTPException: _no_route, Exception: _failed},
     )
 
 
@@ -206,6 +208,10 @@ async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, ServeError)
     headers = {"retry-after": "1"} if error.status in (429, 503) else None
     return as_json({"error": str(error)}, error.status, headers)
+
+
+async def _failed(_: Request, _error: Exception) -> Response:
+    return as_json({"error": "the service failed; its log says why"}, 500)
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

@@ -163,7 +163,7 @@ def test_a_refused_body_is_thrown_away_and_the_connection_kept():
             for _ in range(20):
                 sock.sendall(b"400\r\n" + b" " * 1024 + b"\r\n")
             status, content = read_answer(sock)
-            assert (status, "max_body_mib" in content["error"]) == (413, True)
+            assert (status, "are taken" in content["error"]) == (413, True)
             sock.sendall(b"0\r\n\r\n")
 
 
