@@ -16,7 +16,7 @@ import signal
 import socket
 import time
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -61,6 +61,9 @@ def serve(
         raise ValueError("models is empty; name an .onnx file or an .ebundle to serve")
     parent = None if control is None else socket.socket(fileno=control)
     try:
+        if config.engine == "ray":
+            _serve_on_ray(config, services, parent)
+            return
         with contextlib.closing(_listen(config)) as listener:
             try:
                 import uvloop
@@ -75,6 +78,20 @@ def serve(
     finally:
         if parent is not None:
             parent.close()
+
+
+def _serve_on_ray(config: ServeConfig, services: Services, parent: socket.socket | None) -> None:
+    from core.serve.ray_engine import serve_on_ray
+
+    # Ray's proxy listens itself; here it is found out whether it can, and where.
+    with contextlib.closing(_listen(config)) as listener:
+        port = listener.getsockname()[1]
+
+    def announce(url: str, names: list[str]) -> None:
+        print(f"{', '.join(names)} ready on {url} after {_age_s():.2f} s", flush=True)
+        _tell(parent, {"url": url, "models": names})
+
+    serve_on_ray(replace(config, port=port), services, on_ready=announce, parent=parent)
 
 
 def _listen(config: ServeConfig) -> socket.socket:
@@ -214,10 +231,6 @@ class _Run:
 
 
 def _make_engine(config: ServeConfig, metrics: Metrics) -> Engine:
-    if config.engine == "ray":
-        from core.serve.ray_engine import RayEngine
-
-        return RayEngine(config, metrics)
     from core.serve.local_engine import LocalEngine
 
     return LocalEngine(config, metrics)
