@@ -59,6 +59,7 @@ def summarise(run: Run, seconds: float, slo_ms: float, timeline: bool) -> dict[s
     good = int((ok & (latency * 1e3 <= slo_ms)).sum())
     within = ok & (answered < start + seconds)
     found = {
+        "started": start,
         "seconds": seconds,
         "requests": int(counted.sum()),
         "ok": int(ok.sum()),

@@ -10,12 +10,13 @@ from benchmarks.serve.study import MODELS, Item, Study, load, print_table, sprea
 RATE = 1000.0
 SERVERS = (
     "raw_asgi", "raw_asgi_binary", "deepkits_oip", "deepkits_json", "deepkits_binary",
-    "fastapi_tuned", "fastapi", "litserve_default", "litserve_fast", "litserve_batching",
-    "ray_serve", "ray_serve_haproxy",
+    "deepkits_logged", "fastapi_tuned", "fastapi", "litserve_default", "litserve_fast",
+    "litserve_batching", "ray_serve", "ray_serve_haproxy",
 )  # fmt: skip
 # Ours and the least that a Python server can do with the same body
 ABOVE_RAW = {
-    "deepkits_oip": "raw_asgi", "deepkits_json": "raw_asgi", "deepkits_binary": "raw_asgi_binary",
+    "deepkits_oip": "raw_asgi", "deepkits_logged": "raw_asgi", "deepkits_json": "raw_asgi",
+    "deepkits_binary": "raw_asgi_binary",
 }  # fmt: skip
 ROUNDS, SECONDS, WARMUP_S = 3, 20.0, 3.0
 

@@ -14,7 +14,7 @@ FACTOR = 5.0
 SHARES = (0.7, 0.8, 0.9, 0.95, 1.0, 1.1)  # of the closed loop's rate, to find the peak
 OVERLOAD_S, STEP_S, AFTER_S = 60.0, 10.0, 10.0
 CONNECTIONS, CLOSED_CONNECTIONS = 512, 8
-SERVERS = ("deepkits_json", "raw_asgi", "fastapi", "litserve_batching")
+SERVERS = ("deepkits_json", "raw_asgi", "litserve_batching")
 # Ours alone computes in a worker of its own; others take what the command line gives them.
 WORKER = ("--isolation", "process", "--min-workers", "1", "--max-workers", "1")
 
