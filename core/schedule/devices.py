@@ -93,10 +93,13 @@ class WorkerProcess:
             async with asyncio.timeout(start_s):
                 await process._ready
         except BaseException as error:
-            process.kill("it was not wanted any longer")
-            await process.wait()
             if isinstance(error, TimeoutError):
-                raise Gone(f"worker {spec.id!r} did not answer within {start_s} s") from None
+                process.kill(f"it did not answer within {start_s} s")
+            elif not isinstance(error, Gone):
+                process.kill("it is not wanted any longer")
+            await process.wait()
+            if isinstance(error, TimeoutError | Gone):
+                raise Gone(process.describe_end()) from None
             raise
         return process
 
@@ -142,6 +145,8 @@ class WorkerProcess:
         try:
             frame = await future
         except Gone:
+            # Its exit code says more than that the connection is closed.
+            await self.wait()
             raise Gone(self.describe_end()) from None
         finally:
             # Where the asker went away: a late answer is nobody's.

@@ -83,7 +83,8 @@ class Fleet:
     """Slots and their processes; the pool is told when one takes jobs and when it does not."""
 
     on_up: Callable[[Slot], None]
-    on_down: Callable[[Slot, WorkerProcess], None]  # it was up, and is gone
+    on_down: Callable[[Slot], None]  # it was up, and is gone
+    on_death: Callable[[Slot, str], None]  # a little later: why it was that
     on_loaded: Callable[[Slot, LoadedModel], None]
     load_s: float
     slots: dict[str, Slot] = field(default_factory=dict)
@@ -162,8 +163,9 @@ class Fleet:
 
     async def close(self) -> None:
         """Remove the copies; the workers have been ended one by one."""
-        if self._kept is not None:
-            await asyncio.to_thread(self._kept.close)
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            await asyncio.to_thread(kept.close)
 
     async def _bring_up(self, slot: Slot) -> None:
         slot.loaded.clear()
@@ -208,14 +210,17 @@ class Fleet:
             # It was not up; whoever brings it up sees it as well.
             return
         slot.is_ready = False
-        self.on_down(slot, process)
+        self.on_down(slot)
         if slot.is_stopping or self.is_closed:
             return
         is_young = time.monotonic() - slot.ready_since < SHORT_LIFE_S
         slot.pause_s = _longer(slot.pause_s) if is_young else 0.0
-        slot.restart = asyncio.get_running_loop().create_task(self._replace(slot))
+        slot.restart = asyncio.get_running_loop().create_task(self._replace(slot, process))
 
-    async def _replace(self, slot: Slot) -> None:
+    async def _replace(self, slot: Slot, died: WorkerProcess) -> None:
+        # Only then the exit code is known.
+        await died.wait()
+        self.on_death(slot, died.describe_end())
         while True:
             if slot.process is not None:
                 await slot.process.wait()

@@ -92,7 +92,13 @@ class Pool:
     _look: asyncio.TimerHandle | None = None
 
     def __post_init__(self) -> None:
-        self._fleet = Fleet(self._on_up, self._on_down, self._on_loaded, self.load_s)
+        self._fleet = Fleet(
+            on_up=self._on_up,
+            on_down=self._on_down,
+            on_death=self._on_death,
+            on_loaded=self._on_loaded,
+            load_s=self.load_s,
+        )
 
     async def start_worker(self, spec: WorkerSpec) -> None:
         """Start a process, load every model of the pool in it; it takes jobs once all are warm.
@@ -276,11 +282,13 @@ class Pool:
         self.scheduler.add_device(slot.device, slot.ready_since)
         self._advance()
 
-    def _on_down(self, slot: Slot, process: WorkerProcess) -> None:
+    def _on_down(self, slot: Slot) -> None:
         self._drop_device(slot)
-        if self.on_death is not None and not self._fleet.is_closed:
-            self.on_death(slot.spec.id, process.describe_end())
         self._advance()
+
+    def _on_death(self, slot: Slot, why: str) -> None:
+        if self.on_death is not None:
+            self.on_death(slot.spec.id, why)
 
     def _on_loaded(self, slot: Slot, loaded: LoadedModel) -> None:
         if self.on_loaded is not None:
