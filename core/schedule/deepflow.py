@@ -30,7 +30,7 @@ from core.schedule.plan import (
 
 RETRY_S = 1.0  # when nothing is known
 # The plan is renewed when models' shares of the arrivals moved by this much together.
-MIX_MOVED = 0.05
+MIX_MOVED = 0.1
 DOUBT_S = 1.0  # a slowed device that was not seen this long may have recovered
 # A tenant below its fair share of the queue gets in above `max_queue` by this share of it.
 RESERVE = 8
@@ -124,7 +124,7 @@ class DeepFlow:
         """A model is loaded, or what is known of it changed."""
         served = self._models.get(model.key)
         if served is None:
-            served = self._models[model.key] = Served(model)
+            served = self._models[model.key] = Served(model, next(self._numbers))
         else:
             served.spec = model
         self._reconnect()
@@ -330,7 +330,15 @@ class DeepFlow:
         if has_share and num_tenants > 1:
             return Refusal("tenant", self._retry_s(model, job, now))
         if not self._num_idle and job.deadline_s < inf:
-            late_s = now + self._wait_s(model, job, now) - job.deadline_s
+            # Most often there is time even if all that waits went first.
+            left = job.deadline_s - now
+            busy = self._busy.values()
+            for pair in model.good:
+                group = pair.group
+                wait_s = group.ready_s(now) + pair.seconds[job.size] * group.scale
+                if wait_s + group.backlog_s(busy) <= left:
+                    return None
+            late_s = self._wait_s(model, job, now) - left
             if late_s > 0.0:
                 return Refusal("late", late_s)
         return None
@@ -352,17 +360,11 @@ class DeepFlow:
             for other in self._busy.values()
         ]
         best = inf
-        for pair in model.pairs:
-            if pair.is_good:
-                group = pair.group
-                work = 0.0
-                for other, rows in ahead:
-                    for theirs in other.pairs:
-                        if theirs.group is group:
-                            work += rows * theirs.share * theirs.row_s
-                            break
-                wait = group.ready_s(now) + work / len(group.workers)
-                best = min(best, wait + pair.seconds[job.size] * group.scale)
+        for pair in model.good:
+            group = pair.group
+            wait_s = group.ready_s(now) + pair.seconds[job.size] * group.scale
+            wait_s += sum([rows * group.loads.get(other, 0.0) for other, rows in ahead])
+            best = min(best, wait_s)
         return best if best < inf else 0.0
 
     # Devices.
@@ -418,21 +420,29 @@ class DeepFlow:
 
     def _next(self, now: float) -> Batch | None:
         """Start the most urgent batch that an idle device should take."""
-        models = list(self._busy.values())
-        if len(models) > 1:
-            models.sort(key=_urgency)
-        for model in models:
-            for pair in model.unknown:
-                if pair.group.idle and not pair.is_probing:
-                    pair.is_probing = True
-                    return self._start(model, pair, [model.waiting.head()], now)
-        for is_good in (True, False):
-            for model in models:
-                for pair in model.pairs:
-                    if pair.is_good is is_good and pair.group.idle:
-                        chosen = self._choose(model, pair, now)
-                        if chosen:
-                            return self._start(model, pair, chosen, now)
+        choices = []
+        for model in self._busy.values():
+            if model.unknown:
+                for pair in model.unknown:
+                    if pair.group.idle and not pair.is_probing:
+                        pair.is_probing = True
+                        return self._start(model, pair, [model.waiting.head()], now)
+            head = None
+            for rank, pair in enumerate(model.pairs):
+                if pair.group.idle:
+                    if head is None:
+                        head = model.waiting.head()
+                        start = head[1] - model.fastest[1]
+                    choices.append(
+                        (not pair.is_good, head[0], start, model.number, rank, model, pair)
+                    )
+        if len(choices) > 1:
+            choices.sort()
+        for choice in choices:
+            model, pair = choice[5:]
+            chosen = self._choose(model, pair, now)
+            if chosen:
+                return self._start(model, pair, chosen, now)
         return None
 
     def _choose(self, model: Served, pair: Pair, now: float) -> list[Entry] | None:
@@ -442,28 +452,23 @@ class DeepFlow:
         chosen = model.waiting.batch(pair, model.fastest, now, until)
         if not chosen:
             return None
-        rows = sum([entry[3].size for entry in chosen])
-        taken = pair.seconds[rows] * group.scale
-        if pair.is_good:
-            taken /= PATIENCE
-        for other in model.pairs:
-            if other is not pair and other.is_good and not other.group.idle:
-                other_s = other.seconds[1] * other.group.scale
-                if other_s < taken:
-                    elsewhere = other.group.ready_s(now) + other_s
-                    if elsewhere < taken and elsewhere + self._backlog_s(other.group) < taken:
-                        return None
+        good = model.good
+        if good and (good[0] is not pair or len(good) > 1):
+            rows = (
+                sum([entry[3].size for entry in chosen]) if len(chosen) > 1 else chosen[0][3].size
+            )
+            taken = pair.seconds[rows] * group.scale
+            if pair.is_good:
+                taken /= PATIENCE
+            for other in good:
+                their = other.group
+                other_s = other.seconds[1] * their.scale
+                if other_s >= taken or other is pair or their.idle:
+                    continue
+                other_s += their.ready_s(now)
+                if other_s < taken and other_s + their.backlog_s(self._busy.values()) < taken:
+                    return None
         return chosen
-
-    def _backlog_s(self, group: Group) -> float:
-        """How long a group needs for what waits for it by the plan."""
-        work = 0.0
-        for model in self._busy.values():
-            for pair in model.pairs:
-                if pair.group is group:
-                    work += model.waiting.rows * pair.share * pair.row_s
-                    break
-        return work / len(group.workers)
 
     def _start(self, model: Served, pair: Pair, chosen: list[Entry], now: float) -> Batch:
         group = pair.group
@@ -481,8 +486,3 @@ class DeepFlow:
         worker.batch = batch
         worker.until_s = now + seconds
         return batch
-
-
-def _urgency(model: Served) -> tuple[int, float]:
-    entry = model.waiting.head()
-    return entry[0], entry[1] - (model.fastest[1] if model.fastest else 0.0)

@@ -33,10 +33,11 @@ class Waiting:
     queueing, so that idling saves nothing up); within a tenant whose answer is wanted earliest.
     """
 
-    __slots__ = ("count", "lanes", "rows")
+    __slots__ = ("count", "lanes", "only", "rows")
 
     def __init__(self) -> None:
-        self.lanes: dict[str, Lane] = {}
+        self.lanes: dict[str, Lane] = {}  # by tenant; an empty one may stay while it is the only
+        self.only: Lane | None = None  # the lane, if there is but one
         self.count = 0
         self.rows = 0
 
@@ -45,8 +46,7 @@ class Waiting:
         job = entry[3]
         lane = self.lanes.get(job.tenant)
         if lane is None:
-            least = min((lane.spent for lane in self.lanes.values()), default=0.0)
-            lane = self.lanes[job.tenant] = Lane(least)
+            lane = self._open(job.tenant)
         entries = lane.entries
         if not entries or entry > entries[-1]:
             entries.append(entry)
@@ -55,30 +55,42 @@ class Waiting:
         self.count += 1
         self.rows += job.size
 
+    def _open(self, tenant: str) -> Lane:
+        if self.only is not None and not self.only.entries:
+            self.lanes.clear()
+        # Whoever comes has no credit for the time before.
+        lane = Lane(min((lane.spent for lane in self.lanes.values()), default=0.0))
+        self.lanes[tenant] = lane
+        self.only = lane if len(self.lanes) == 1 else None
+        return lane
+
+    def _close(self, tenant: str) -> None:
+        if self.only is None:
+            del self.lanes[tenant]
+            if len(self.lanes) == 1:
+                (self.only,) = self.lanes.values()
+
     def remove(self, entry: Entry) -> None:
         """Take a job out."""
         job = entry[3]
         lane = self.lanes[job.tenant]
         del lane.entries[bisect_left(lane.entries, entry)]
         if not lane.entries:
-            del self.lanes[job.tenant]
+            self._close(job.tenant)
         self.count -= 1
         self.rows -= job.size
 
     def head(self) -> Entry:
         """Who is next."""
-        if len(self.lanes) == 1:
-            for lane in self.lanes.values():
-                return lane.entries[0]
-        return min(self.lanes.values(), key=lambda lane: (lane.entries[0][0], lane.spent)).entries[
-            0
-        ]
+        lane = self.only
+        if lane is None:
+            lane = min(self.lanes.values(), key=lambda lane: (lane.entries[0][0], lane.spent))
+        return lane.entries[0]
 
     def in_order(self) -> Iterable[Entry]:
         """All of them, as they would run one by one."""
-        if len(self.lanes) == 1:
-            for lane in self.lanes.values():
-                return lane.entries
+        if self.only is not None:
+            return self.only.entries
         return self._merged()
 
     def _merged(self) -> Iterable[Entry]:
@@ -141,20 +153,17 @@ class Waiting:
 
     def take(self, chosen: list[Entry]) -> None:
         """Take these out, and count them as had."""
-        if len(self.lanes) == 1 and len(chosen) <= self.count:
-            for tenant, lane in self.lanes.items():
-                entries = lane.entries
-                size = len(chosen)
-                if entries[size - 1] is chosen[-1] and entries[0] is chosen[0]:
-                    rows = sum([entry[3].size for entry in chosen])
-                    lane.spent += rows
-                    self.rows -= rows
-                    self.count -= size
-                    if size == len(entries):
-                        del self.lanes[tenant]
-                    else:
-                        del entries[:size]
-                    return
+        lane = self.only
+        if lane is not None:
+            entries = lane.entries
+            size = len(chosen)
+            if entries[size - 1] is chosen[-1]:
+                rows = sum([entry[3].size for entry in chosen]) if size > 1 else chosen[0][3].size
+                lane.spent += rows
+                self.rows -= rows
+                self.count -= size
+                del entries[:size]
+                return
         for entry in chosen:
             self.lanes[entry[3].tenant].spent += entry[3].size
             self.remove(entry)
@@ -162,7 +171,7 @@ class Waiting:
     def rows_before(self, priority: int, due: float, tenant: str | None = None) -> int:
         """About how many rows would run before such a job; of a tenant here, with its fair turn."""
         lanes = self.lanes
-        if not lanes:
+        if not self.count:
             return 0
         key: Any = (-priority, due)
         if tenant is None or len(lanes) == 1:

@@ -12,6 +12,8 @@ from core.schedule.placement import balance, bound
 
 # Of a model's SLO: a batch takes at most this, since a job may wait for one and be in the next.
 BATCH_SHARE = 0.45
+# Of what the SLO leaves beside a run: so long a device may be busy with another group's model.
+BLOCK_SHARE = 0.6
 # A larger batch has to save this much of a row's time.
 WORTH = 0.01
 # A device is planned as a slower kind from half a doubling on; within this it is noise.
@@ -42,7 +44,7 @@ class Worker:
 class Group:
     """Devices of one kind that are as fast as each other."""
 
-    __slots__ = ("block_s", "idle", "key", "kind", "scale", "step", "workers")
+    __slots__ = ("block_s", "idle", "key", "kind", "loads", "scale", "step", "workers")
 
     def __init__(self, kind: str, step: int) -> None:
         self.kind = kind
@@ -53,6 +55,8 @@ class Group:
         self.idle: list[Worker] = []
         # How long it may be busy with something else until its own models' next jobs are late.
         self.block_s = inf
+        # By model, of each of its rows that waits: how long the group is busy with its part of it.
+        self.loads: dict[Served, float] = {}
 
     def ready_s(self, now: float) -> float:
         """Until one of them is idle."""
@@ -66,6 +70,15 @@ class Group:
             if left < soonest:
                 soonest = left
         return soonest
+
+    def backlog_s(self, models: Iterable[Served]) -> float:
+        """How long it needs for its part of what waits."""
+        loads = self.loads
+        work = 0.0
+        for model in models:
+            if model in loads:
+                work += loads[model] * model.waiting.rows
+        return work
 
 
 class Pair:
@@ -100,12 +113,24 @@ class Pair:
 class Served:
     """A model, its queue and where it can run."""
 
-    __slots__ = ("arrived", "fastest", "pairs", "spec", "unknown", "waiting", "weight")
+    __slots__ = (
+        "arrived",
+        "fastest",
+        "good",
+        "number",
+        "pairs",
+        "spec",
+        "unknown",
+        "waiting",
+        "weight",
+    )
 
-    def __init__(self, spec: Model) -> None:
+    def __init__(self, spec: Model, number: int) -> None:
         self.spec = spec
+        self.number = number
         self.waiting = Waiting()
         self.pairs: list[Pair] = []  # the fastest first
+        self.good: list[Pair] = []  # of them
         self.unknown: list[Pair] = []
         self.fastest: list[float] = []  # seconds by rows at best; empty: unknown
         self.arrived = 0  # rows since the last plan
@@ -137,6 +162,7 @@ def connect(model: Served, groups: Iterable[Group], costs: CostTable) -> None:
         known.append(pair)
     known.sort(key=lambda pair: pair.seconds[1] * pair.group.scale)
     model.pairs, model.unknown = known, unknown
+    model.good = [pair for pair in known if pair.is_good]
     model.fastest = [
         min([pair.seconds[size] * pair.group.scale for pair in known])
         for size in range(rows + 1 if known else 0)
@@ -163,11 +189,14 @@ def spread(models: Sequence[Served], groups: Sequence[Group]) -> None:
         _together(models, counts)
     for group in groups:
         group.block_s = inf
+        group.loads = {}
     for model in models:
-        for pair in model.pairs:
-            if pair.is_good:
-                spare = model.spec.slo_s - pair.seconds[1] * pair.group.scale
-                pair.group.block_s = min(pair.group.block_s, max(0.0, 0.6 * spare))
+        model.good = [pair for pair in model.pairs if pair.is_good]
+        for pair in model.good:
+            group = pair.group
+            spare = model.spec.slo_s - pair.seconds[1] * group.scale
+            group.block_s = min(group.block_s, max(0.0, BLOCK_SHARE * spare))
+            group.loads[model] = pair.share * pair.row_s / len(group.workers)
 
 
 def _alone(model: Served) -> None:
