@@ -122,21 +122,17 @@ class Server:
             yield server
 
 
-def check_answer(server: Server, port: int, given: str, wanted: str, rows: np.ndarray,
-                 expected: np.ndarray) -> None:  # fmt: skip
-    """No number of a server whose answer is wrong.
+def ask_once(server: Server, port: int, given: str, wanted: str, rows: np.ndarray) -> np.ndarray:
+    """A server's answer, to be compared: no number of a server whose answer is wrong.
 
     Raises:
-        RuntimeError: the status is not 200, or the answer is another.
+        RuntimeError: the status is not 200.
     """
     body, headers = server.wire.body(given, rows)
     status, answer = ask(port, f"POST {server.wire.path}", body, headers)
     if status != 200:
         raise RuntimeError(f"{server.name} answered {status}: {answer[:500]!r}")
-    found = server.wire.read(wanted, answer)
-    # JSON rounds to seven or more digits, a batched product sums in another order.
-    if not np.allclose(found, expected, rtol=1e-4, atol=1e-5):
-        raise RuntimeError(f"{server.name} answered {found}, the session itself {expected}")
+    return server.wire.read(wanted, answer)
 
 
 def _ray(name: str, words: str, **variables: str) -> Server:
