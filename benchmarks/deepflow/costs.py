@@ -22,7 +22,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 RECORDED = models.WORK / "costs.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Costs:
     """Seconds of single runs, in the order in which they were measured."""
 

@@ -127,6 +127,7 @@ async def offer(
     asked: Arrivals,
     *,
     rate: float,
+    warm_up_s: float,
     seconds: float,
     recorder: Recorder,
 ) -> Outcome:
@@ -137,16 +138,18 @@ async def offer(
         requests: of each stream.
         asked: when, and of which stream.
         rate: of the arrivals, for the record.
-        seconds: they last.
-        recorder: of the pool; its spans are given back in seconds from the start.
+        warm_up_s: of the arrivals, which do not count.
+        seconds: after those.
+        recorder: of the pool; its spans are given back in seconds from the end of the warm-up.
     """
     tallies = {request.model: Tally(request.slo_s) for request in requests}
+    warming = Tally(0.0)
     misses: list[tuple[float, str]] = []
     open_tasks: set[asyncio.Task[None]] = set()
     loop = asyncio.get_running_loop()
 
     async def one(request: Request, due: float) -> None:
-        tally = tallies[request.model]
+        tally = tallies[request.model] if due >= start else warming
         tally.offered += 1
         is_in_time = False
         try:
@@ -172,14 +175,15 @@ async def offer(
     recorder.spans.clear()
     gc.collect()
     gc.freeze()
-    start = time.monotonic() + LEAD_S
+    start = time.monotonic() + LEAD_S + warm_up_s
     for number, (at, index) in enumerate(
         zip(asked.times_s.tolist(), asked.stream.tolist(), strict=True)
     ):
-        wait = start + at - time.monotonic()
+        due = start - warm_up_s + at
+        wait = due - time.monotonic()
         if wait > 0 or number % YIELD_EVERY == 0:
             await asyncio.sleep(max(0.0, wait))
-        task = loop.create_task(one(requests[index], start + at))
+        task = loop.create_task(one(requests[index], due))
         open_tasks.add(task)
         task.add_done_callback(open_tasks.discard)
     await _drain(pool, open_tasks, max(request.slo_s for request in requests))

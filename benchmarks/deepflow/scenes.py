@@ -56,15 +56,18 @@ def truth(mix: Mix, costs: Costs) -> Truth:
     )
 
 
-def scene(mix: Mix, costs: Costs) -> Scene:
-    """A mix as the simulator takes it."""
+def scene(mix: Mix, costs: Costs, most: int | None = None) -> Scene:
+    """A mix as the simulator takes it; at most so many requests run together."""
     slo_s = fleet_slo_s(mix, costs)
     table = CostTable("measured on one core each" + " and made up" * (SYNTHETIC in mix.kinds))
     for (model, kind), seconds in truth(mix, costs).seconds.items():
         table.measure(model, kind, seconds)
     return Scene(
-        models=[Model(s.model, most_requests(s), slo_s=slo_s[s.model]) for s in mix.streams],
-        devices=[Device(f"{number}: {kind}", kind) for number, kind in enumerate(mix.kinds)],
+        models=[
+            Model(s.model, min(most_requests(s), most or most_requests(s)), slo_s=slo_s[s.model])
+            for s in mix.streams
+        ],
+        devices=[Device(device_id(number, kind), kind) for number, kind in enumerate(mix.kinds)],
         truth=table,
         mix=mix.shares,
         arrivals="poisson" if mix.pattern == STEADY else "bursty",
@@ -77,6 +80,11 @@ def fleet_slo_s(mix: Mix, costs: Costs) -> dict[str, float]:
     """The mix's SLO; a made-up device does not count for it."""
     measured = tuple(kind for kind in mix.kinds if kind != SYNTHETIC)
     return Mix(mix.name, measured, mix.streams).slo_s(costs)
+
+
+def device_id(number: int, kind: str) -> str:
+    """Names the place and what runs there."""
+    return f"{number}: {kind}"
 
 
 def most_requests(stream: Stream) -> int:
