@@ -229,6 +229,7 @@ class WorkerProcess:
             return
         except ValueError as error:
             self.reason = str(error)
+            self._process.kill()
             self._end()
             return
         for frame in frames:

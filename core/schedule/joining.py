@@ -39,24 +39,32 @@ class Running:
     """A batch on a worker; one message for each group of jobs that fit together."""
 
     batch: Batch
-    num_groups: int
+    num_groups: int  # not answered yet
+    held: list[list[Job]]  # of these, those not sent yet
     latest_s: float  # when the worker is taken to hang
     compute_s: float = 0.0
     has_failed: bool = False
 
 
 def group(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Jobs whose arrays differ in the first axis alone, together; they keep their order."""
+    """Jobs whose arrays differ in the first axis alone, together; they keep their order.
+
+    A job that lost a worker comes last and alone: it may have been its fault.
+    """
     if len(jobs) == 1:
         return [list(jobs)]
     groups: dict[Any, list[Job]] = {}
+    suspects = []
     for job in jobs:
+        if job.num_deaths:
+            suspects.append([job])
+            continue
         key = tuple(
             (name, array.dtype, array.shape[1:])
             for name, array in sorted(job.payload.inputs.items())
         )
         groups.setdefault(key, []).append(job)
-    return list(groups.values())
+    return [*groups.values(), *suspects]
 
 
 def join(jobs: Sequence[Job]) -> dict[str, list[np.ndarray]]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from math import inf
 from pathlib import Path
 
@@ -307,6 +308,10 @@ class Pool:
     def _drop_device(self, slot: Slot) -> None:
         now = time.monotonic()
         running, slot.running = slot.running, None
+        if running is not None:
+            for job in chain.from_iterable(running.held):
+                # It was not its turn: the scheduler, which counts this death, is not to mind it.
+                job.num_deaths -= 1
         lost = self.scheduler.drop_device(slot.spec.id, now)
         if running is not None:
             self._num_running -= len(running.batch.jobs)
@@ -357,9 +362,12 @@ class Pool:
         assert slot.running is None
         groups = group(batch.jobs)
         latest_s = batch.started_s + self.hang_s + HANG_FACTOR * batch.expected_s
-        running = slot.running = Running(batch, len(groups), latest_s)
+        # One after the other where one may end the worker: the others are not to blame then.
+        at_once = 1 if any(job.num_deaths for job in batch.jobs) else len(groups)
+        running = Running(batch, len(groups), groups[at_once:], latest_s)
+        slot.running = running
         self._num_running += len(batch.jobs)
-        for jobs in groups:
+        for jobs in groups[:at_once]:
             self._send(process, slot, running, jobs)
 
     def _send(self, process: WorkerProcess, slot: Slot, running: Running, jobs: list[Job]) -> None:
@@ -403,6 +411,8 @@ class Pool:
                 if not job.payload.future.done():
                     job.payload.future.set_result(result)
         running.num_groups -= 1
+        if running.held:
+            self._send(process, slot, running, running.held.pop(0))
         if not running.num_groups:
             self._finish(slot, running)
 

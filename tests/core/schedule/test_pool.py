@@ -178,17 +178,17 @@ def slow(tmp_path):
         numpy_helper.from_array(np.array(0.0, np.float32), "zero"),
     ]
     nodes = [
-        helper.make_node("Squeeze", ["turns"], ["count"]),
+        helper.make_node("ReduceMax", ["turns"], ["count"], keepdims=0),
         helper.make_node("Loop", ["count", "true", "wide"], ["held_last"], body=body),
         helper.make_node("ReduceMax", ["held_last"], ["one"], keepdims=0),
         helper.make_node("Mul", ["one", "zero"], ["nothing"]),
         helper.make_node("Add", ["x", "nothing"], ["y"]),
     ]
-    ends = [value("x", [1, 3]), value("turns", [1], TensorProto.INT64)], [value("y", [1, 3])]
+    ends = [value("x", ["n", 3]), value("turns", ["n"], TensorProto.INT64)], [value("y", ["n", 3])]
     return save(tmp_path / "slow.onnx", nodes, *ends, weights)
 
 
-FOREVER = np.array([2**40])
+FOREVER = 2**40
 
 
 def rows(*values):
@@ -317,7 +317,7 @@ async def test_a_kill_during_a_batch_loses_nothing(slow, linear):
 async def test_a_job_that_loses_two_workers_fails_and_the_pool_goes_on(slow, linear):
     models = [("slow@1", slow, 1), ("linear@1", linear, 8)]
     async with running_pool(1, models) as pool:
-        job = asyncio.create_task(ask(pool, "slow@1", turning(FOREVER[0])))
+        job = asyncio.create_task(ask(pool, "slow@1", turning(FOREVER)))
         for _ in range(2):
             await until(lambda: pool.processes and pool.scheduler.busy)
             os.kill(pool.processes["w0"].pid, signal.SIGKILL)
@@ -335,10 +335,23 @@ async def test_a_worker_that_hangs_is_ended_and_its_job_tried_once_more(slow, li
     options = {"hang_s": 0.2, "on_death": lambda *told: deaths.append(told)}
     async with running_pool(1, models, **options) as pool:
         with pytest.raises(Lost):
-            await ask(pool, "slow@1", turning(FOREVER[0]))
+            await ask(pool, "slow@1", turning(FOREVER))
         assert (await ask(pool)).worker == "w0"
     assert len(deaths) == 2
     assert all("it hung" in why and "slow@1" in why for _, why in deaths)
+
+
+@in_loop
+async def test_a_job_that_ends_its_workers_is_lost_alone(slow):
+    async with running_pool(1, [("slow@1", slow, 8)], hang_s=0.2) as pool:
+        first = asyncio.create_task(ask(pool, "slow@1", turning(3_000)))
+        await until(lambda: pool.scheduler.busy)
+        turns = [1, 2, FOREVER, 3]
+        jobs = [ask(pool, "slow@1", turning(count, number)) for number, count in enumerate(turns)]
+        results = await asyncio.gather(*jobs, return_exceptions=True)
+        assert (await first).batch_size == 1
+    assert isinstance(results.pop(2), Lost)
+    assert [result.outputs["y"][0, 0] for result in results] == [0, 1, 3]
 
 
 @pytest.mark.slow
@@ -376,7 +389,7 @@ async def test_cancelling_takes_a_waiting_job_out_at_once_and_drops_a_running_on
 async def test_a_cancelled_job_is_not_computed_again_after_a_death(slow):
     batches = []
     async with running_pool(1, [("slow@1", slow, 1)]) as pool:
-        job = asyncio.create_task(ask(pool, "slow@1", turning(FOREVER[0])))
+        job = asyncio.create_task(ask(pool, "slow@1", turning(FOREVER)))
         await until(lambda: pool.scheduler.busy)
         job.cancel()
         pool.on_batch = lambda *told: batches.append(told)
@@ -390,7 +403,7 @@ async def test_a_cancelled_job_is_not_computed_again_after_a_death(slow):
 async def test_a_job_whose_deadline_passes_while_it_waits_expires(slow, linear):
     models = [("slow@1", slow, 1), ("linear@1", linear, 8)]
     async with running_pool(1, models) as pool:
-        running = asyncio.create_task(ask(pool, "slow@1", turning(FOREVER[0])))
+        running = asyncio.create_task(ask(pool, "slow@1", turning(FOREVER)))
         await until(lambda: pool.scheduler.busy)
         with pytest.raises(Expired):
             await ask(pool, timeout_s=0.05)
@@ -529,7 +542,7 @@ async def test_jobs_wait_for_the_first_worker(linear):
 @in_loop
 async def test_close_fails_what_waits_and_is_asked_twice_without_harm(slow):
     async with running_pool(1, [("slow@1", slow, 1)]) as pool:
-        jobs = [asyncio.create_task(ask(pool, "slow@1", turning(FOREVER[0]))) for _ in range(3)]
+        jobs = [asyncio.create_task(ask(pool, "slow@1", turning(FOREVER))) for _ in range(3)]
         await until(lambda: pool.num_waiting == 2)
         await pool.close(grace_s=0.05)
         results = await asyncio.gather(*jobs, return_exceptions=True)
