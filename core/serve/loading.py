@@ -66,7 +66,7 @@ class Loader:
             try:
                 await self._open(version, content)
             except ValueError as error:
-                raise ValueError(f"{file.path} cannot be served: {error}") from error
+                raise _named(file.path, error) from error
             self._current[place] = version
             self._catalogue.switch(version)
 
@@ -116,7 +116,7 @@ class Loader:
             await self._open(new, content)
         except ValueError as error:
             self._catalogue.set_state(new, "failed", str(error))
-            raise ValueError(f"{file.path} cannot be served: {error}") from error
+            raise _named(file.path, error) from error
         except BaseException:
             self._catalogue.remove(new)
             raise
@@ -185,6 +185,11 @@ class Loader:
             # All workers died just then: nobody has tried it.
             await pool.unload(key)
         raise ValueError(f"workers died {LOAD_TRIES} times while {key} was loaded; see their log")
+
+
+def _named(path: Path, error: ValueError) -> ValueError:
+    """The error, with the file it is about."""
+    return ValueError(f"{path} cannot be served: {error}")
 
 
 def _block_rows(pipeline: Pipeline, told: dict[str, Any]) -> int:

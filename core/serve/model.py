@@ -75,6 +75,10 @@ def read_content(path: Path) -> Content:
             raise ValueError(f"{path} changed while it was read; write it whole, then rename it")
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
     return Content(path, sha256, manifest)
 
 
