@@ -158,6 +158,10 @@ def _outputs(
 
 
 def _dtype(name: str, value: OnnxValue) -> str:
+    if value.dtype == "string":
+        raise ValueError(
+            f"{name}: {value.name!r} holds texts; export the model with numbers at its ends"
+        )
     try:
         np.dtype(value.dtype)
     except TypeError:
@@ -165,10 +169,6 @@ def _dtype(name: str, value: OnnxValue) -> str:
             f"{name}: {value.name!r} is of type {value.dtype}, which numpy has not; export "
             "the model with another type at its ends"
         ) from None
-    if value.dtype == "string":
-        raise ValueError(
-            f"{name}: {value.name!r} holds texts; export the model with numbers at its ends"
-        )
     return value.dtype
 
 
