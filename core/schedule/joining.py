@@ -1,16 +1,19 @@
-"""Jobs that run together: which can, their arrays in a row, their shares of the outputs."""
+"""Jobs that run together: which can, their arrays in a row, their shares of the answer."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
+from core.schedule.devices import WorkerProcess
 from core.schedule.job import Batch, Job
-from core.schedule.wire import dtype_name
+from core.schedule.wire import Frame, dtype_name
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -26,6 +29,18 @@ class Result:
     worker: str
 
 
+class Expired(Exception):
+    """The deadline passed while the job waited."""
+
+
+class Lost(Exception):
+    """Two workers died under the job, or the pool was closed."""
+
+
+class Failed(Exception):
+    """The model refused the arrays or failed; the runtime's own words."""
+
+
 @dataclass(slots=True, eq=False)
 class Payload:
     """What a job carries past the scheduler."""
@@ -39,11 +54,76 @@ class Running:
     """A batch on a worker; one message for each group of jobs that fit together."""
 
     batch: Batch
-    num_groups: int  # not answered yet
-    held: list[list[Job]]  # of these, those not sent yet
+    process: WorkerProcess
+    on_done: Callable[[Running], None]
     latest_s: float  # when the worker is taken to hang
     compute_s: float = 0.0
-    has_failed: bool = False
+    has_failed: bool = False  # one of its jobs at least
+    is_over: bool = False
+    _num_groups: int = 0  # not answered yet
+    _held: list[list[Job]] = field(default_factory=list)  # of these, those not sent yet
+
+    def start(self) -> None:
+        """Send it; `on_done` is called once all is answered."""
+        groups = group(self.batch.jobs)
+        # One after the other where one may end the worker: the others are not to blame then.
+        at_once = 1 if any(job.num_deaths for job in self.batch.jobs) else len(groups)
+        self._num_groups, self._held = len(groups), groups[at_once:]
+        for jobs in groups[:at_once]:
+            self._send(jobs)
+
+    def abandon(self) -> None:
+        """The worker is gone."""
+        self.is_over = True
+        for job in chain.from_iterable(self._held):
+            # It was not its turn: the scheduler, which counts this death, is not to mind it.
+            job.num_deaths -= 1
+
+    def _send(self, jobs: list[Job]) -> None:
+        on_answer = partial(self._on_answer, jobs)
+        try:
+            self.process.send_run(self.batch.model, join(jobs), on_answer)
+        except ValueError as error:
+            frame = Frame(0, "error", {"message": str(error)}, {}, 0.0)
+            asyncio.get_running_loop().call_soon(on_answer, frame)
+
+    def _on_answer(self, jobs: list[Job], frame: Frame | None) -> None:
+        if frame is None or self.is_over:
+            return
+        self.compute_s += frame.seconds
+        batch = self.batch
+        try:
+            if frame.op == "error":
+                raise ValueError(frame.content["message"])
+            shares = split(frame.arrays, jobs)
+        except ValueError as error:
+            if len(jobs) > 1:
+                # One of them spoils it for the others: each is tried alone.
+                self._num_groups += len(jobs) - 1
+                for job in jobs:
+                    self._send([job])
+                return
+            self.has_failed = True
+            give_up(jobs[0], Failed(str(error)))
+        else:
+            worker = self.process.spec.id
+            for job, outputs in zip(jobs, shares, strict=True):
+                queue_s = batch.started_s - job.arrived_s
+                result = Result(outputs, queue_s, frame.seconds, batch.size, worker)
+                if not job.payload.future.done():
+                    job.payload.future.set_result(result)
+        self._num_groups -= 1
+        if self._held:
+            self._send(self._held.pop(0))
+        if not self._num_groups:
+            self.is_over = True
+            self.on_done(self)
+
+
+def give_up(job: Job, error: Exception) -> None:
+    """Answer a job with an error, unless it is answered or cancelled."""
+    if not job.payload.future.done():
+        job.payload.future.set_exception(error)
 
 
 def group(jobs: Sequence[Job]) -> list[list[Job]]:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
 from math import inf
 from pathlib import Path
 
@@ -16,15 +15,15 @@ from core.schedule.fleet import Entry, Fleet, LoadedModel, Slot
 from core.schedule.job import Batch, Device, Job, Model, Refusal, Scheduler
 from core.schedule.joining import (
     Arrays,
+    Expired,
+    Failed,
+    Lost,
     Payload,
     Result,
     Running,
     check_inputs,
-    group,
-    join,
-    split,
+    give_up,
 )
-from core.schedule.wire import Frame
 
 __all__ = [
     "Arrays",
@@ -52,18 +51,6 @@ class Refused(Exception):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.reason)
         self.refusal = refusal
-
-
-class Expired(Exception):
-    """The deadline passed while the job waited."""
-
-
-class Lost(Exception):
-    """Two workers died under the job, or the pool was closed."""
-
-
-class Failed(Exception):
-    """The model refused the arrays or failed; the runtime's own words."""
 
 
 @dataclass(eq=False)
@@ -237,11 +224,20 @@ class Pool:
         return {slot.spec.id: slot.device for slot in self._fleet.ready() if not slot.is_stopping}
 
     @property
-    def processes(self) -> Mapping[str, WorkerProcess]:
-        """Of the workers that are up, by id."""
-        return {
-            slot.spec.id: slot.process for slot in self._fleet.ready() if slot.process is not None
-        }
+    def processes(self) -> Mapping[str, int]:
+        """Process ids of the workers that are up."""
+        return {slot.spec.id: self.process(slot.spec.id).pid for slot in self._fleet.ready()}
+
+    def process(self, worker_id: str) -> WorkerProcess:
+        """Of a worker that is up, past the scheduler: to measure it, say.
+
+        Raises:
+            KeyError: there is none of that id.
+        """
+        process = self._fleet.slots[worker_id].process
+        if process is None or process.is_gone:
+            raise KeyError(worker_id)
+        return process
 
     @property
     def num_waiting(self) -> int:
@@ -255,7 +251,7 @@ class Pool:
         now = time.monotonic()
         for job in list(self._jobs):
             if self.scheduler.cancel(job, now):
-                _give_up(job, Lost(CLOSED))
+                give_up(job, Lost(CLOSED))
         slots = list(self._fleet.slots.values())
         stops = [
             asyncio.ensure_future(self.stop_worker(slot.spec.id))
@@ -271,7 +267,7 @@ class Pool:
             await asyncio.gather(*stops)
         # Those of workers that died now, and of none at all.
         for job in list(self._jobs):
-            _give_up(job, Lost(CLOSED))
+            give_up(job, Lost(CLOSED))
         for timer in (self._timer, self._look):
             if timer is not None:
                 timer.cancel()
@@ -309,9 +305,7 @@ class Pool:
         now = time.monotonic()
         running, slot.running = slot.running, None
         if running is not None:
-            for job in chain.from_iterable(running.held):
-                # It was not its turn: the scheduler, which counts this death, is not to mind it.
-                job.num_deaths -= 1
+            running.abandon()
         lost = self.scheduler.drop_device(slot.spec.id, now)
         if running is not None:
             self._num_running -= len(running.batch.jobs)
@@ -320,7 +314,7 @@ class Pool:
                     # Nobody waits for it: it is not computed again.
                     self.scheduler.cancel(job, now)
         for job in lost:
-            _give_up(job, Lost("two workers died while they computed the job"))
+            give_up(job, Lost("two workers died while they computed the job"))
         slot.idle.set()
 
     def _look_for_hung(self) -> None:
@@ -352,69 +346,17 @@ class Pool:
     def _on_timer(self) -> None:
         self._timer, self._timer_s = None, inf
         for job in self.scheduler.expire(time.monotonic()):
-            _give_up(job, Expired("the deadline passed while the job waited"))
+            give_up(job, Expired("the deadline passed while the job waited"))
         self._advance()
 
     def _start(self, batch: Batch) -> None:
         slot = self._fleet.slots[batch.device]
-        process = slot.process
-        assert process is not None
+        assert slot.process is not None
         assert slot.running is None
-        groups = group(batch.jobs)
         latest_s = batch.started_s + self.hang_s + HANG_FACTOR * batch.expected_s
-        # One after the other where one may end the worker: the others are not to blame then.
-        at_once = 1 if any(job.num_deaths for job in batch.jobs) else len(groups)
-        running = Running(batch, len(groups), groups[at_once:], latest_s)
-        slot.running = running
+        slot.running = Running(batch, slot.process, partial(self._finish, slot), latest_s)
         self._num_running += len(batch.jobs)
-        for jobs in groups[:at_once]:
-            self._send(process, slot, running, jobs)
-
-    def _send(self, process: WorkerProcess, slot: Slot, running: Running, jobs: list[Job]) -> None:
-        on_answer = partial(self._on_answer, process, slot, running, jobs)
-        try:
-            process.send_run(running.batch.model, join(jobs), on_answer)
-        except ValueError as error:
-            frame = Frame(0, "error", {"message": str(error)}, {}, 0.0)
-            asyncio.get_running_loop().call_soon(on_answer, frame)
-
-    def _on_answer(
-        self,
-        process: WorkerProcess,
-        slot: Slot,
-        running: Running,
-        jobs: list[Job],
-        frame: Frame | None,
-    ) -> None:
-        if frame is None or slot.running is not running:
-            # The worker is gone: `_on_down` sees to the jobs.
-            return
-        running.compute_s += frame.seconds
-        batch = running.batch
-        try:
-            if frame.op == "error":
-                raise ValueError(frame.content["message"])
-            shares = split(frame.arrays, jobs)
-        except ValueError as error:
-            if len(jobs) > 1:
-                # One of them spoils it for the others: each is tried alone.
-                running.num_groups += len(jobs) - 1
-                for job in jobs:
-                    self._send(process, slot, running, [job])
-                return
-            running.has_failed = True
-            _give_up(jobs[0], Failed(str(error)))
-        else:
-            for job, outputs in zip(jobs, shares, strict=True):
-                queue_s = batch.started_s - job.arrived_s
-                result = Result(outputs, queue_s, frame.seconds, batch.size, slot.spec.id)
-                if not job.payload.future.done():
-                    job.payload.future.set_result(result)
-        running.num_groups -= 1
-        if running.held:
-            self._send(process, slot, running, running.held.pop(0))
-        if not running.num_groups:
-            self._finish(slot, running)
+        slot.running.start()
 
     def _finish(self, slot: Slot, running: Running) -> None:
         batch = running.batch
@@ -426,9 +368,3 @@ class Pool:
         if self.on_batch is not None and not running.has_failed:
             delays = [batch.started_s - job.arrived_s for job in batch.jobs]
             self.on_batch(batch.model, batch.size, delays, running.compute_s, slot.spec.id)
-
-
-def _give_up(job: Job, error: Exception) -> None:
-    future = job.payload.future
-    if not future.done():
-        future.set_exception(error)

@@ -129,7 +129,7 @@ def test_a_real_worker_is_recorded_and_replayed(tmp_path):
         try:
             await pool.start_worker(WorkerSpec("w", "cpu"))
             (loaded,) = await pool.load(Model("m@1", 4), tmp_path / "identity.onnx", "")
-            times = await record(pool.processes["w"], loaded, [1, 4], repeats=5)
+            times = await record(pool.process("w"), loaded, [1, 4], repeats=5)
             sha256 = write_recording(tmp_path / "m.json", loaded, {"cpu": times}, "this test")
             (replayed,) = await pool.load(Model("m@2", 4), tmp_path / "m.json", sha256)
             return times, loaded, replayed
