@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.serve.page import write_page
 from benchmarks.serve.study import NAMES, RESULTS, Study, item, write_part
 
 
@@ -60,7 +61,7 @@ def main() -> None:
     study = Study(quick=args.quick, only=tuple(args.only))
     for name in args.items or NAMES:
         run_item(name, study, results)
-    print(f"written to {results}", file=sys.stderr)
+    print(f"written to {results} and {write_page(results)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -114,14 +114,14 @@ def _ratios(runs: dict[str, list[dict[str, Any]]], limit: str) -> dict[str, Any]
         return {}
     found: dict[str, Any] = {}
     for name, theirs in rates.items():
-        if name != OURS and all(theirs):
+        if name != OURS and all(theirs) and all(rates[OURS]):
             found[name] = spread([a / b for a, b in zip(rates[OURS], theirs, strict=True)], 2)
         elif name != OURS:
-            found[name] = None  # it held the limit at no rate in one of the rounds
+            found[name] = None  # one of the two held the limit at no rate in one of the rounds
     for family in (LITSERVE, RAY):
         forms = [values for name, values in rates.items() if name.startswith(family)]
         best = [max(values) for values in zip(*forms, strict=True)]
-        if best and all(best):
+        if best and all(best) and all(rates[OURS]):
             found[f"{family}, its best"] = spread(
                 [a / b for a, b in zip(rates[OURS], best, strict=True)], 2
             )
