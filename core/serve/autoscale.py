@@ -63,7 +63,7 @@ class Autoscaler:
     _used_s: float | None = field(init=False, default=None)  # the last sign of a request
     _changed_s: float = field(init=False, default=-1e9)
     _shrunk_s: float = field(init=False, default=-1e9)
-    _ready_s: float | None = field(init=False, default=None)  # when the last growth had arrived
+    _ready_s: float | None = field(init=False, default=-1e9)  # since when all that are wanted are
     _missing_s: float | None = field(init=False, default=None)  # since when too few are ready
     _rows_before: float | None = field(init=False, default=None)  # per second, before the growth
     _is_stuck: bool = field(init=False, default=False)

@@ -26,6 +26,8 @@ TICK_S = 0.1
 WINDOW_S = 2.0
 # Of the objective, what the oldest request may wait before there are too few workers.
 DELAY_SHARE = 0.25
+# What runs when all are stopped had its time before.
+CLOSE_S = 0.2
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 
 
@@ -105,12 +107,12 @@ class Crew:
         self._refused = True
 
     async def stop(self) -> None:
-        """End all workers."""
+        """End all workers; what they still compute is lost."""
         tasks = [*self._changes, *([self._watch] if self._watch else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.pool.close()
+        await self.pool.close(CLOSE_S)
         self._metrics.workers(0, 0)
 
     async def _run(self) -> None:
