@@ -17,6 +17,8 @@ from typing import Any
 # One observation counts as at most this many times more, or less, than expected: a hiccup of the
 # machine is no news, ten in a row are.
 CLIP = log(2.0)
+# What is more than this is rather the device's than the model's.
+CURVE_CLIP = log(1.2)
 DEVICE_RATE = 0.2  # how fast a device's own factor follows
 DEVICE_DECAY = 0.01  # how fast it gives way to the curve, which explains all devices of the kind
 CURVE_RATE = 0.05  # how fast the whole curve follows
@@ -53,8 +55,11 @@ class Curve:
         drawn += [seconds + slope * step for step in range(1, most - size + 1)]
         self.seconds[:] = drawn
 
-    def observe(self, rows: int, taken: float) -> float:
-        """Learn from a run; logarithms of what it took and of how much more that was."""
+    def observe(self, rows: int, taken: float, clip: float) -> float:
+        """Learn from a run; logarithms of what it took and of how much more that was.
+
+        Of a surprise it believes no more than `clip` at once, but tells more.
+        """
         if rows > self.largest:
             # Beyond what was tried the curve is a guess; one look is worth more.
             self.points[rows] = exp(taken - self.scale)
@@ -63,9 +68,11 @@ class Curve:
         known = self.points.get(rows)
         if known is None:
             known = self.seconds[rows] * exp(-self._drawn)
-        surprise = min(CLIP, max(-CLIP, taken - self.scale - log(known)))
-        self.scale += CURVE_RATE * surprise
-        self.points[rows] = known * exp(POINT_RATE * surprise)
+        surprise = taken - self.scale - log(known)
+        surprise = CLIP if surprise > CLIP else -CLIP if surprise < -CLIP else surprise
+        believed = clip if surprise > clip else -clip if surprise < -clip else surprise
+        self.scale += CURVE_RATE * believed
+        self.points[rows] = known * exp(POINT_RATE * believed)
         return surprise
 
 
@@ -127,7 +134,7 @@ class CostTable:
             return exp(factor)
         if len(curve.seconds) <= rows:
             curve.draw(rows)
-        surprise = curve.observe(rows, taken)
+        surprise = curve.observe(rows, taken, CURVE_CLIP if device else CLIP)
         if device:
             factor += DEVICE_RATE * surprise - DEVICE_DECAY * factor
             self._factors[device] = factor

@@ -238,7 +238,7 @@ class DeepFlow:
         if self._is_stale:
             return now
         if self._has_news:
-            return min(soonest, self._planned_s + self.replan_s)
+            return min(soonest, max(now, self._planned_s + self.replan_s))
         return soonest
 
     def queue_delay_s(self, now: float) -> float:
