@@ -36,7 +36,14 @@ def costs(*, quick: bool) -> None:
             print(f"{row['model']:10} {row['kind']:14} batch {row['batch']} {row['ms']:>7} ms")
 
 
-COMMANDS = {"costs": costs}
+def real(*, quick: bool) -> None:
+    """Tier (a)."""
+    from benchmarks.deepflow.real import real as run
+
+    run(CONSOLE, quick=quick)
+
+
+COMMANDS = {"costs": costs, "real": real}
 
 
 def main() -> int:

@@ -15,8 +15,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.deepflow import models
 from benchmarks.deepflow.contenders import ANY_BATCH, Contender, best_settings
 from benchmarks.deepflow.costs import Costs
@@ -82,13 +80,7 @@ class Stage:
         self, contender: Contender, rate: float, seconds: float, seed: int = 0
     ) -> Outcome:
         """Put a rule in place and offer a rate for a while."""
-        settings = best_settings(contender, self.cast.mix, self.costs)
-        most = contender.batch(settings)
-        largest = {
-            key(request.model): request.rows * (most or ANY_BATCH) for request in self.cast.requests
-        }
-        rule = contender.make(settings, self._table(contender))
-        self.switch.put(rule, largest, time.monotonic(), is_blind=contender.is_blind)
+        self.put(contender)
         return await offer(
             self.pool,
             self.cast.requests,
@@ -98,6 +90,16 @@ class Stage:
             seconds=seconds,
             recorder=self.recorder,
         )
+
+    def put(self, contender: Contender) -> None:
+        """Put a rule in place; nothing may run."""
+        settings = best_settings(contender, self.cast.mix, self.costs)
+        most = contender.batch(settings)
+        largest = {
+            key(request.model): request.rows * (most or ANY_BATCH) for request in self.cast.requests
+        }
+        rule = contender.make(settings, self._table(contender))
+        self.switch.put(rule, largest, time.monotonic(), is_blind=contender.is_blind)
 
     def _learn(self, spec: WorkerSpec, loaded: LoadedModel) -> None:
         if loaded.seconds:
@@ -138,7 +140,11 @@ def busy_shares(outcome: Outcome) -> dict[str, float]:
     workers = sorted({span.worker for span in outcome.spans})
     return {
         worker: round(
-            float(np.sum([s.end_s - s.start_s for s in outcome.spans if s.worker == worker]))
+            sum(
+                max(0.0, min(span.end_s, outcome.seconds) - max(span.start_s, 0.0))
+                for span in outcome.spans
+                if span.worker == worker
+            )
             / outcome.seconds,
             3,
         )

@@ -22,6 +22,8 @@ class Switch:
         self._is_blind = False
         # Called with the clock's time when a device died and its jobs are queued again.
         self.on_drop: Callable[[str, float], None] | None = None
+        # Called with what was just started.
+        self.on_dispatch: Callable[[Sequence[Batch], float], None] | None = None
 
     def put(
         self, rule: Scheduler, largest: Mapping[str, int], now: float, *, is_blind: bool = False
@@ -85,7 +87,10 @@ class Switch:
 
     def dispatch(self, now: float) -> Sequence[Batch]:
         """What to start."""
-        return self._rule.dispatch(now)
+        batches = self._rule.dispatch(now)
+        if self.on_dispatch is not None:
+            self.on_dispatch(batches, now)
+        return batches
 
     def finish(self, batch: Batch, now: float) -> None:
         """A batch is computed."""
