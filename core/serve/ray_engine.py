@@ -78,13 +78,14 @@ def serve_on_ray(
         ModuleNotFoundError: Ray is not installed; the message names the extra.
     """
     _check(config)
+    hashes = _hash_models(config)
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = [signal.getsignal(number) for number in numbers]
     try:
         with (
             contextlib.suppress(_Stopped),
             _cluster() as serve,
-            _application(serve, config, services),
+            _application(serve, config, hashes, services),
         ):
             for number in numbers:
                 signal.signal(number, _stop)
@@ -108,9 +109,16 @@ def _check(config: ServeConfig) -> None:
                 f"{name}={getattr(config, name)} is not offered by engine='ray'; leave it out, or "
                 "use engine='local' behind a load balancer"
             )
+
+
+def _hash_models(config: ServeConfig) -> dict[Path, str]:
+    hashes = {}
     for model in config.models:
-        if not model.path.exists():
-            raise ValueError(f"models has {str(model.path)!r}, which does not exist; give a file")
+        try:
+            hashes[model.path.resolve()] = hash_model(model.path)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{model.path} cannot be served: {error}") from error
+    return hashes
 
 
 @contextlib.contextmanager
@@ -163,7 +171,9 @@ def _import_ray() -> tuple[Any, Any]:
 
 
 @contextlib.contextmanager
-def _application(serve: Any, config: ServeConfig, services: Services) -> Iterator[None]:
+def _application(
+    serve: Any, config: ServeConfig, hashes: Mapping[Path, str], services: Services
+) -> Iterator[None]:
     """Have the service in the cluster, with replicas that are ready."""
     options: dict[str, Any] = {
         "host": config.host,
@@ -177,17 +187,21 @@ def _application(serve: Any, config: ServeConfig, services: Services) -> Iterato
     serve.start(http_options=options)
     try:
         try:
-            serve.run(_deployment(serve, config, services), name=APPLICATION, route_prefix="/")
+            serve.run(
+                _deployment(serve, config, hashes, services), name=APPLICATION, route_prefix="/"
+            )
         except RuntimeError as error:
-            raise ValueError(_reason(str(error))) from error
+            told = serve.status().applications[APPLICATION].deployments.values()
+            raise ValueError(_reason("".join(one.message for one in told))) from error
         yield
     finally:
         serve.delete(APPLICATION)
 
 
-def _deployment(serve: Any, config: ServeConfig, services: Services) -> Any:
+def _deployment(
+    serve: Any, config: ServeConfig, hashes: Mapping[Path, str], services: Services
+) -> Any:
     """How Ray is to run the replicas."""
-    hashes = {model.path.resolve(): hash_model(model.path) for model in config.models}
     inner = replace(
         config,
         models=[replace(model, path=model.path.resolve()) for model in config.models],
@@ -201,15 +215,18 @@ def _deployment(serve: Any, config: ServeConfig, services: Services) -> Any:
     )
 
     class Replica:
-        """Ray makes it in a process of its own; the application loads at its lifespan's start."""
+        """What Ray makes in a process of its own."""
 
-        app: ReplicaApp
+        async def __init__(self) -> None:  # type: ignore[misc]  # Ray waits for it
+            self.hosted = ReplicaApp(inner, hashes, services)
+            # Here, not at the lifespan's start, whose errors are not told.
+            await self.hosted.start()
 
         def __serve_build_asgi_app__(self) -> ReplicaApp:
-            return ReplicaApp(inner, hashes, services)
+            return self.hosted
 
         def check_health(self) -> None:
-            self.app.check_health()
+            self.hosted.check_health()
 
     count: dict[str, Any] = {"num_replicas": max(1, config.min_workers)}
     if config.auto_scale:
@@ -243,7 +260,7 @@ def _deployment(serve: Any, config: ServeConfig, services: Services) -> Any:
 
 
 class ReplicaApp:
-    """The service's ASGI application in a replica; loads the models when Ray starts it."""
+    """The service's ASGI application in a replica, and the engine under it."""
 
     def __init__(self, config: ServeConfig, hashes: Mapping[Path, str], services: Services) -> None:
         self._config, self._hashes, self._services = config, hashes, services
@@ -251,7 +268,7 @@ class ReplicaApp:
         self._app: Any = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer a request, or start and stop."""
+        """Answer a request, or stop."""
         if scope["type"] != "lifespan":
             await self._app(scope, receive, send)
             return
@@ -261,10 +278,14 @@ class ReplicaApp:
                 await self._engine.stop(self._config.drain_s)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
-            await self._start()
             await send({"type": "lifespan.startup.complete"})
 
-    async def _start(self) -> None:
+    async def start(self) -> None:
+        """Load the models.
+
+        Raises:
+            ValueError: a file is not the one meant, or cannot be served.
+        """
         from core.serve.app import build_app
         from core.serve.local_engine import LocalEngine
         from core.serve.metrics import Metrics
