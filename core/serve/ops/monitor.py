@@ -76,6 +76,15 @@ def start_prometheus(config: Path, data: Path, port: int) -> subprocess.Popen[by
     raise ValueError(f"prometheus did not start (exit code {process.returncode}); see its words")
 
 
+def _page(base: str, name: str) -> str:
+    """Debian builds Prometheus with the older pages alone, which have a prefix."""
+    try:
+        with urllib.request.urlopen(f"{base}/{name}", timeout=5):
+            return f"{base}/{name}"
+    except urllib.error.HTTPError:
+        return f"{base}/classic/{name}"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run Prometheus until it is interrupted; its data goes with it."""
     parser = argparse.ArgumentParser("python -m core.serve.ops.monitor", description=__doc__)
@@ -90,10 +99,10 @@ def main(arguments: list[str] | None = None) -> int:
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
-        page = f"http://127.0.0.1:{flags.port}"
         print(f"Prometheus scrapes http://{flags.target}/metrics; Ctrl-C ends it.")
-        print(f"  alerts     {page}/alerts\n  rules      {page}/rules")
-        print(f"  graph      {page}/graph?g0.expr=deepseek_request_latency&g0.tab=0")
+        base = f"http://127.0.0.1:{flags.port}"
+        print(f"  alerts     {_page(base, 'alerts')}\n  rules      {_page(base, 'rules')}")
+        print(f"  graph      {_page(base, 'graph')}?g0.expr=deepseek_request_latency&g0.tab=0")
         print(f"  dashboard  {HERE / 'dashboard.json'}: import it in Grafana", flush=True)
         try:
             return process.wait()

@@ -383,6 +383,10 @@ def test_monitor_shows_its_pages_until_it_is_interrupted(tmp_path):
     )
     lines = [process.stdout.readline() for _ in range(5)]
     assert lines[0].startswith("Prometheus scrapes http://127.0.0.1:8080/metrics")
+    pages = [re.search(r"http://\S+", line).group() for line in lines[1:4]]
+    for page, words in zip(pages, ("alerts", "rules", "graph"), strict=True):
+        with urllib.request.urlopen(page, timeout=30) as response:
+            assert words in response.url
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/rules", timeout=30) as response:
         assert b"DeepseekRequestLatency" in response.read()
     os.killpg(process.pid, signal.SIGINT)
