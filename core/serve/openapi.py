@@ -17,6 +17,8 @@ from core.serve.oip import datatype
 from edge.manifest import RUNTIME
 
 Services = Mapping[str, Service[Any, Any]]
+# Marks schemas made of a model's inputs, for which the page can make tensors of files.
+FROM_SIGNATURE = "x-from-signature"
 _ERROR = {"$ref": "#/components/responses/Error"}
 _FAILURES = {str(status): _ERROR for status in (400, 401, 404, 413, 429, 503, 504)}
 # Paths without a model in them: method, path, what it is for.
@@ -69,7 +71,8 @@ def _paths(served: Served, service: Service[Any, Any] | None, version: str) -> d
     """Of one model; version "" is the newest."""
     at = f"/versions/{version}" if version else ""
     if service is None:
-        takes, gives = predict.request_schema(served), predict.response_schema(served)
+        takes = {**predict.request_schema(served), FROM_SIGNATURE: True}
+        gives = predict.response_schema(served)
     else:
         takes, gives = dict(service.request_schema), dict(service.response_schema)
     which = f"{served.name}, version {version}" if version else served.name
@@ -196,9 +199,13 @@ def docs_page(document: Mapping[str, Any], base: str) -> str:
         'API</a><a href="/metrics">Metrics</a></nav></header><main><h1>API</h1><p class="lead">'
         "Where the service asks for a token, send "
         "<code>Authorization: Bearer &lt;token&gt;</code>. "
+        "Every path of a model also exists for one version, as "
+        "<code>/v2/models/{name}/versions/{version}/infer</code>. "
         'The same as a document for tools: <a href="/openapi.json">openapi.json</a>.</p>'
     ]
     for path, methods in document["paths"].items():
+        if "/versions/" in path:
+            continue
         for method, operation in methods.items():
             parts.append(_section(base + path, path, method, operation))
     parts.append("</main></body></html>")
@@ -217,7 +224,7 @@ def _section(url: str, path: str, method: str, operation: Mapping[str, Any]) -> 
             schema = {
                 key: value
                 for key, value in content["application/json"]["schema"].items()
-                if key != "examples"
+                if key not in ("examples", FROM_SIGNATURE)
             }
             text = orjson.dumps(schema, option=orjson.OPT_INDENT_2).decode()
             body.append(f"<h3>{title}</h3><pre><code>{escape(text)}</code></pre>")

@@ -21,12 +21,12 @@ from core.serve.metadata import Statistics
 from core.serve.metrics import Metrics
 from core.serve.oip import parse_json, shown
 from core.serve.openapi import docs_page, openapi
-from core.serve.page.files import read_page
+from core.serve.page.files import FILES, read_page
 from core.serve.security import PAGE_HEADERS
 
 HEALTH = frozenset({"/live", "/ready", "/startup", "/v2/health/live", "/v2/health/ready"})
 # What a person's browser opens, and what these pages load.
-PAGES = frozenset({"/", "/docs", "/page.css", "/page.js", "/icon.svg", "/openapi.json"})
+PAGES = frozenset({"/docs", "/openapi.json", *FILES})
 MAX_BYTES = 2**16
 BODY_TIMEOUT_S = 10.0
 
