@@ -249,9 +249,16 @@ def test_a_long_queue_brings_a_second_worker(tmp_path):
         file = write_slow(tmp_path / "m.onnx")
         settings = {"isolation": "process", "min_workers": 1, "max_workers": 2, "max_batch": 1}
         async with running(file, auto_scale=True, **settings) as engine:
-            waiting = [asyncio.create_task(engine.infer(slow_call(50))) for _ in range(20)]
+            is_over = False
+
+            async def load():
+                while not is_over:
+                    await engine.infer(slow_call(50))
+
+            loads = [asyncio.create_task(load()) for _ in range(8)]
             await until(lambda: len(workers(engine)) == 2)
-            await asyncio.gather(*waiting)
+            is_over = True
+            await asyncio.gather(*loads)
 
     asyncio.run(run())
 
