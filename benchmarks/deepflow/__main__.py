@@ -43,7 +43,14 @@ def real(*, quick: bool) -> None:
     run(CONSOLE, quick=quick)
 
 
-COMMANDS = {"costs": costs, "real": real}
+def simulated(*, quick: bool) -> None:
+    """Tier (c)."""
+    from benchmarks.deepflow.simulated import simulated as run
+
+    run(CONSOLE, quick=quick)
+
+
+COMMANDS = {"costs": costs, "real": real, "simulated": simulated}
 
 
 def main() -> int:
