@@ -75,6 +75,11 @@ class App:
         self._recorder = Recorder(config, metrics, statistics, engine.catalogue)
         self._routes = make_routes(engine, metrics, services, statistics)
 
+    @property
+    def recorder(self) -> Recorder:
+        """Where other protocols tell of their requests as well."""
+        return self._recorder
+
     def close(self) -> None:
         """Write and send what log and traces still hold; after the last request."""
         self._recorder.close()

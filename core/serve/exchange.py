@@ -26,7 +26,7 @@ class Exchange:
     headers: Mapping[bytes, bytes]
     model: str
     version: str
-    protocol: str  # rest, binary or predict
+    protocol: str  # rest, binary, predict or grpc
     started_s: float
     tenant: str = ""
     id: str = ""
@@ -89,6 +89,7 @@ class Recorder:
                 received_bytes=at.received_bytes,
                 sent_bytes=at.sent_bytes,
                 queue_s=queue_s,
+                batch=answer.batch_rows if answer else 0,
                 trace=trace,
             )
 

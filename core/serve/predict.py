@@ -16,7 +16,7 @@ from edge.manifest import Tensor
 
 # How long an axis of any size is in examples, and how many values an example may have.
 EXAMPLE_SIZE = 1
-MAX_EXAMPLE = 4096
+MAX_EXAMPLE = 8192
 
 
 def decode(content: Mapping[str, Any], inputs: Sequence[Tensor]) -> dict[str, np.ndarray]:
@@ -26,9 +26,12 @@ def decode(content: Mapping[str, Any], inputs: Sequence[Tensor]) -> dict[str, np
         BadRequest: an input is missing, unknown, ragged, or holds what its type does not.
     """
     if len(content) != len(inputs) or any(tensor.name not in content for tensor in inputs):
-        wrong = sorted({tensor.name for tensor in inputs} ^ content.keys())
-        names = ", ".join(tensor.name for tensor in inputs)
-        raise BadRequest(f"input {shown(wrong[0])} is missing or unknown; the inputs are {names}")
+        names = [tensor.name for tensor in inputs]
+        told = f"the inputs are {', '.join(names)}"
+        if missing := [name for name in names if name not in content]:
+            raise BadRequest(f"input {missing[0]!r} is missing; {told}")
+        unknown = next(name for name in content if name not in names)
+        raise BadRequest(f"input {shown(unknown)} is unknown; {told}")
     return {tensor.name: _array(tensor, content[tensor.name]) for tensor in inputs}
 
 

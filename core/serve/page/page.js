@@ -5,6 +5,8 @@ import { addLatency, refresh } from "/status.js";
 import { pictureAxes, readFile, tensor } from "/tensors.js";
 
 const REFRESH_MS = 2000, MANY = 50;
+// Longer lists of tensors are folded.
+const MAX_OPEN = 6;
 const at = (id) => document.getElementById(id);
 // What is picked; `given` are the tensors from files, by input.
 const picked = { model: null, typed: true, given: new Map() };
@@ -71,6 +73,7 @@ async function loadModel() {
   at("description").hidden = !model.parameters.description;
   const line = (kind) => (each) => make("tr", {}, ...[kind, each.name, each.datatype, each.shape.map((size) => (size < 0 ? "any" : size)).join(" × ") || "one value"].map((text) => make("td", {}, text)));
   at("signature").replaceChildren(...model.inputs.map(line("input")), ...model.outputs.map(line("output")));
+  at("tensors").open = picked.typed && model.inputs.length + model.outputs.length <= MAX_OPEN;
   at("into").replaceChildren(...model.inputs.map((input) => make("option", {}, input.name)));
   const picture = model.inputs.find(pictureAxes);
   if (picture) at("into").value = picture.name;

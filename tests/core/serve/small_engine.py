@@ -39,7 +39,7 @@ class SmallEngine:
     models: list = field(
         default_factory=lambda: [
             served("double", X, Y, "1", description="Doubles <numbers>"),
-            served("double", X, Y, "2"),
+            served("double", X, Y, "2", description="Triples <numbers>"),
             served("echo", ECHO, ECHOED),
             served("slow", X, Y),
             served("broken", X, Y),

@@ -48,8 +48,8 @@ def test_a_service_has_its_own_shape():
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({}, ["'x'", "missing or unknown"]),
-        ({"x": [[1, 2, 3]], "z": 1}, ["'z'", "the inputs are x"]),
+        ({}, ["'x' is missing", "the inputs are x"]),
+        ({"x": [[1, 2, 3]], "z": 1}, ["'z' is unknown", "the inputs are x"]),
         ({"x": [1, 2, 3]}, ["'x'", "holds 1", "axis 1", "(batch, 3)"]),
         ({"x": 1}, ["'x'", "holds 1", "axis 0"]),
         ({"x": [[1, 2], [3]]}, ["'x'", "lists of 1 and of 2 values", "axis 1"]),
@@ -108,7 +108,7 @@ def test_the_docs_page_shows_lines_that_work_and_runs_nothing():
     page = get(app, "/docs").body.decode()
     assert "curl -s http://localhost:8080/models/double/predict" in page
     assert "&lt;b&gt;sizes" in page
-    assert "Doubles &lt;numbers&gt;" in page
+    assert "Triples &lt;numbers&gt;" in page
     assert "<script" not in page
     assert "style=" not in page
 
