@@ -38,6 +38,7 @@ class Answer:
     version: str
     queue_s: float  # waited
     compute_s: float  # of the batch it was in
+    batch_rows: int = 1  # that ran together
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from core.serve.config import ServeConfig
 from core.serve.engine import Engine
-from core.serve.errors import ServeError
-from core.serve.metrics import Metrics
+from core.serve.errors import Cancelled, ServeError
+from core.serve.exchange import Exchange, Recorder
 from core.serve.security import Guard
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ STATUS = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
+RECORDED = frozenset({"traceparent", "tracestate", "x-request-id"})
 log = logging.getLogger(__name__)
 
 
@@ -49,7 +50,7 @@ class GrpcServer:
         await self._server.stop(grace)
 
 
-async def start_grpc(engine: Engine, config: ServeConfig, metrics: Metrics) -> GrpcServer:
+async def start_grpc(engine: Engine, config: ServeConfig, recorder: Recorder) -> GrpcServer:
     """Serve an engine on `config.grpc_port`, with the same tokens and TLS as REST.
 
     Raises:
@@ -67,7 +68,7 @@ async def start_grpc(engine: Engine, config: ServeConfig, metrics: Metrics) -> G
         ("grpc.so_reuseport", 0),
     ]
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=2 * config.max_queue)
-    server.add_generic_rpc_handlers(_Handlers(grpc, engine, config, metrics).all())
+    server.add_generic_rpc_handlers(_Handlers(grpc, engine, config, recorder).all())
     host = f"[{config.host}]" if ":" in config.host else config.host
     address = f"{host}:{config.grpc_port}"
     try:
@@ -89,19 +90,26 @@ def _credentials(grpc: Any, config: ServeConfig) -> Any:
     return grpc.ssl_server_credentials([pair], ca, require_client_auth=ca is not None)
 
 
-class _Handlers:
-    """Methods of the service as gRPC calls them: with tokens, deadlines, statuses and metrics."""
+def _headers(context: Any) -> dict[bytes, bytes]:
+    """What the records need of the call's metadata, as HTTP has it."""
+    metadata = context.invocation_metadata() or ()
+    return {key.encode(): value.encode() for key, value in metadata if key in RECORDED}
 
-    def __init__(self, grpc: Any, engine: Engine, config: ServeConfig, metrics: Metrics) -> None:
+
+class _Handlers:
+    """Methods of the service as gRPC calls them: with tokens, deadlines, statuses and records."""
+
+    def __init__(self, grpc: Any, engine: Engine, config: ServeConfig, recorder: Recorder) -> None:
         # They need protobuf, which a service without gRPC has not.
         from core.serve.protocol import messages, service
 
-        self._grpc, self._engine, self._metrics = grpc, engine, metrics
+        self._grpc, self._engine, self._recorder = grpc, engine, recorder
         self._service, self._caller = service.OipService(engine), service.Caller
         # Anybody may ask these, as orchestrators do.
         self._open = (self._service.server_live, self._service.server_ready)
         self._guard, self._timeout_s = Guard.of(config), config.timeout_s
         self._names = (messages.SERVICE, messages.HEALTH_SERVICE)
+        self._infer_path = f"/{messages.SERVICE}/ModelInfer"
         self._health = messages.message_classes("grpc.health.v1", messages.HEALTH)
         self._status = messages.message_classes("google.rpc", messages.STATUS)
 
@@ -150,27 +158,40 @@ class _Handlers:
         return answer
 
     async def _answer(self, method: Method, request: Any, context: Any) -> Any:
-        """Call a method; inferences are counted, and what nobody expected is told to nobody."""
-        start, code, caller = time.perf_counter(), "ok", self._caller()
+        """Call a method; inferences are recorded, and what nobody expected is told to nobody."""
+        start, status, code, caller = time.perf_counter(), 200, "ok", self._caller()
         try:
             if method not in self._open:
                 self._admit(context, caller)
             return await method(request, caller)
         except asyncio.CancelledError:
-            code = "cancelled"
+            status, code = Cancelled.status, Cancelled.code
             raise
         except ServeError as error:
-            code = error.code
+            status, code = error.status, error.code
             raise
         except Exception:
-            code = ServeError.code
+            status, code = ServeError.status, ServeError.code
             log.exception("a gRPC call failed")
             raise ServeError("the service failed; its log says why") from None
         finally:
             if method == self._service.model_infer:
-                version = caller.version or request.model_version
-                seconds = time.perf_counter() - start
-                self._metrics.request(request.model_name, version, "grpc", code, seconds)
+                self._recorder.finish(
+                    Exchange(
+                        path=self._infer_path,
+                        headers=_headers(context),
+                        model=request.model_name,
+                        version=request.model_version,
+                        protocol="grpc",
+                        started_s=start,
+                        tenant=caller.tenant,
+                        id=request.id,
+                        answer=caller.answer,
+                        computed_s=caller.computed_s,
+                        status=status,
+                        code=code,
+                    )
+                )
 
     def _admit(self, context: Any, caller: Caller) -> None:
         """Find out who calls, by its token, and until when it waits.

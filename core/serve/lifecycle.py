@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     import uvicorn
 
     from core.kit import Service
+    from core.serve.app import App
     from core.serve.engine import Engine
+    from core.serve.exchange import Recorder
     from core.serve.metrics import Metrics
 
     Services = Mapping[str, Service[Any, Any]]
 
 LOG = logging.getLogger(__name__)
 BACKLOG = 2048
-# Longer than balancers keep theirs, so that it is never this side that closes one in use.
-KEEP_ALIVE_S = 75
 
 
 def serve(
@@ -139,16 +139,18 @@ class _Run:
         engine = _make_engine(self.config, metrics)
         with self._signals(engine):
             starting = asyncio.create_task(engine.start())
+            app: App | None = None
             server: uvicorn.Server | None = None
             listening: asyncio.Task[None] | None = None
             try:
                 # In a thread, while workers are spoken to here.
                 await asyncio.to_thread(_import_http)
-                server = _make_server(engine, self.config, metrics, self.services)
+                app = _make_app(engine, self.config, metrics, self.services)
+                server = _make_server(app, self.config)
                 listening = asyncio.create_task(server.serve(sockets=[self.listener]))
                 await self._until_ready(starting)
                 if not self._stop.is_set():
-                    await self._until_stopped(engine, metrics)
+                    await self._until_stopped(engine, app.recorder)
             finally:
                 starting.cancel()
                 await engine.stop(self.config.drain_s)
@@ -156,6 +158,9 @@ class _Run:
                     server.should_exit = True
                     await listening
                 await asyncio.gather(starting, return_exceptions=True)
+                if app is not None:
+                    # In a thread: whoever reads the log or takes the traces may be slow.
+                    await asyncio.to_thread(app.close)
 
     async def _until_ready(self, starting: asyncio.Task[None]) -> None:
         stopped = asyncio.create_task(self._stop.wait())
@@ -164,12 +169,12 @@ class _Run:
         if starting.done():
             starting.result()
 
-    async def _until_stopped(self, engine: Engine, metrics: Metrics) -> None:
+    async def _until_stopped(self, engine: Engine, recorder: Recorder) -> None:
         grpc = None
         if self.config.grpc_port is not None:
             from core.serve.grpc_server import start_grpc
 
-            grpc = await start_grpc(engine, self.config, metrics)
+            grpc = await start_grpc(engine, self.config, recorder)
         # What is there now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
@@ -237,18 +242,22 @@ def _make_engine(config: ServeConfig, metrics: Metrics) -> Engine:
 
 
 def _import_http() -> None:
-    for module in ("uvicorn.protocols.http.httptools_impl", "core.serve.app"):
+    for module in ("core.serve.connection", "core.serve.app"):
         importlib.import_module(module)
 
 
-def _make_server(
-    engine: Engine, config: ServeConfig, metrics: Metrics, services: Services
-) -> uvicorn.Server:
+def _make_app(engine: Engine, config: ServeConfig, metrics: Metrics, services: Services) -> App:
+    from core.serve.app import build_app
+
+    return build_app(engine, config, metrics, services)
+
+
+def _make_server(app: App, config: ServeConfig) -> uvicorn.Server:
     import ssl
 
     import uvicorn
 
-    from core.serve.app import build_app
+    from core.serve.connection import server_settings
 
     class Server(uvicorn.Server):
         """Signals are the service's business: it finishes its requests first."""
@@ -258,17 +267,12 @@ def _make_server(
             yield
 
     settings = uvicorn.Config(
-        build_app(engine, config, metrics, services),
-        http="httptools",
-        ws="none",
+        app,
+        **server_settings(),
         lifespan="off",
         interface="asgi3",
         log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
         backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, round(config.drain_s)),
         ssl_certfile=config.tls_certificate,
         ssl_keyfile=config.tls_key,

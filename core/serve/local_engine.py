@@ -148,7 +148,7 @@ class LocalEngine:
             raise BadRequest(str(error)) from error
         seconds = time.perf_counter() - start
         self._metrics.batch(version.key, rows, (queue_s,), seconds, INLINE)
-        return Answer(outputs, version.name, version.version, queue_s, seconds)
+        return Answer(outputs, version.name, version.version, queue_s, seconds, rows)
 
     async def _compute_in_thread(self, version: Version, call: Call, rows: int) -> Answer:
         assert version.pipeline is not None
@@ -170,7 +170,7 @@ class LocalEngine:
         finally:
             self._num_in_thread -= 1
         self._metrics.batch(version.key, rows, (started - asked,), seconds, INLINE)
-        return Answer(outputs, version.name, version.version, started - asked, seconds)
+        return Answer(outputs, version.name, version.version, started - asked, seconds, rows)
 
     async def _compute_in_worker(self, version: Version, call: Call, rows: int) -> Answer:
         timeout_s = self._timeout_s(call)
@@ -198,7 +198,12 @@ class LocalEngine:
             # It passed its self-test: what it fails with is in the request.
             raise BadRequest(f"model {call.model!r} refused the inputs: {error}") from None
         return Answer(
-            result.outputs, version.name, version.version, result.queue_s, result.compute_s
+            result.outputs,
+            version.name,
+            version.version,
+            result.queue_s,
+            result.compute_s,
+            result.batch_size,
         )
 
     async def _ask_newer(self, gone: Version, call: Call) -> Answer:

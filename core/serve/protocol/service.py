@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from core.serve import metadata
-from core.serve.engine import Call, Engine
+from core.serve.engine import Answer, Call, Engine
 from core.serve.errors import BadRequest, NotFound, NotReady
 from core.serve.protocol.messages import INFERENCE, message_classes
 from core.serve.protocol.tensors import read_inputs, write_outputs
@@ -16,11 +17,12 @@ MAX_PRIORITY = 2**31 - 1
 
 @dataclass
 class Caller:
-    """Who calls, until when; and what answered, for the metrics."""
+    """Who calls, until when; and what answered, for the records."""
 
     tenant: str = ""
     timeout_s: float | None = None
-    version: str = ""
+    answer: Answer | None = None
+    computed_s: float = 0.0  # when the answer was there
 
 
 class OipService:
@@ -87,7 +89,7 @@ class OipService:
                 id=request.id,
             )
         )
-        caller.version = answer.version
+        caller.answer, caller.computed_s = answer, time.perf_counter()
         response = self._make(
             "ModelInferResponse",
             model_name=answer.model,

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import subprocess
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,9 @@ from tritonclient.utils import InferenceServerException
 from core.serve.config import ServeConfig
 from core.serve.engine import Answer, Served
 from core.serve.errors import BadRequest, DeadlineExceeded, NotFound, NotReady, Overloaded
+from core.serve.exchange import Recorder
 from core.serve.grpc_server import start_grpc
+from core.serve.metadata import Statistics
 from core.serve.metrics import Metrics
 from core.serve.protocol.messages import HEALTH, INFERENCE, SERVICE, message_classes
 from edge.manifest import Tensor
@@ -96,12 +99,14 @@ class Counted(Metrics):
 @asynccontextmanager
 async def serving(engine, **settings):
     metrics = Counted()
-    config = ServeConfig(**{"grpc_port": 0, "max_workers": 1} | settings)
-    server = await start_grpc(engine, config, metrics)
+    config = ServeConfig(**{"grpc_port": 0, "max_workers": 1, "access_log": False} | settings)
+    recorder = Recorder(config, metrics, Statistics(), engine.catalogue)
+    server = await start_grpc(engine, config, recorder)
     try:
         yield f"127.0.0.1:{server.port}", metrics
     finally:
         await server.stop(0)
+        recorder.close()
 
 
 def request_input(array, datatype, name="x"):
@@ -649,3 +654,25 @@ def test_a_taken_port_is_told():
                     pass
 
     run(ask())
+
+
+def test_an_inference_is_a_line_of_the_access_log(capfd):
+    trace = {
+        "x-request-id": "from-a-proxy",
+        "traceparent": "00-" + "1" * 32 + "-" + "2" * 16 + "-01",
+    }
+
+    async def main():
+        async with serving(Engine(), access_log=True) as (url, _):
+            async with tritonclient.grpc.aio.InferenceServerClient(url) as client:
+                await client.infer("echo_float32", [floats()], headers=trace)
+            await client_error(url, "full")
+
+    run(main())
+    answered, refused = map(json.loads, capfd.readouterr().out.splitlines())
+    assert answered["path"] == "/inference.GRPCInferenceService/ModelInfer"
+    assert (answered["protocol"], answered["status"], answered["code"]) == ("grpc", 200, "ok")
+    assert (answered["model"], answered["version"]) == ("echo_float32", "1")
+    assert answered["id"] == "from-a-proxy"
+    assert answered["batch"] == 1
+    assert (refused["status"], refused["code"], refused["batch"]) == (429, "overloaded", 0)
