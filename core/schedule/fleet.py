@@ -58,10 +58,10 @@ class Slot:
     process: WorkerProcess | None = None
     loaded: set[str] = field(default_factory=set)
     is_ready: bool = False  # it has all models and takes jobs
-    is_stopping: bool = False
     ready_since: float = 0.0
     pause_s: float = 0.0  # before the next start
     restart: asyncio.Task[None] | None = None
+    stop: asyncio.Task[None] | None = None  # the pool's, once it is to end
     running: Running | None = None
     idle: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -103,8 +103,7 @@ class Fleet:
         try:
             await self._bring_up(slot)
         except BaseException:
-            slot.is_stopping = True
-            del self.slots[spec.id]
+            self.slots.pop(spec.id, None)
             if slot.process is not None:
                 slot.process.kill("it did not come up")
                 await slot.process.wait()
@@ -135,7 +134,7 @@ class Fleet:
             told: list[LoadedModel] = []
             try:
                 # Workers may come up meanwhile.
-                while slots := [slot for slot in self.ready() if model.key not in slot.loaded]:
+                while slots := [slot for slot in self.ready() if _lacks(slot, model)]:
                     told += await _all([self._load_in(slot, entry) for slot in slots])
             except BaseException as error:
                 await self.unload(entry)
@@ -171,7 +170,7 @@ class Fleet:
         slot.loaded.clear()
         process = slot.process = await WorkerProcess.start(slot.spec, partial(self._on_end, slot))
         # Models may be loaded or unloaded meanwhile.
-        while missing := [e for key, e in self.entries.items() if key not in slot.loaded]:
+        while missing := [e for e in self.entries.values() if _lacks(slot, e.model)]:
             entry = missing[0]
             try:
                 await self._load_in(slot, entry)
@@ -180,6 +179,8 @@ class Fleet:
                     raise
         if process.is_gone:
             raise Gone(process.describe_end())
+        if slot.stop is not None or self.is_closed:
+            raise Gone(f"worker {slot.spec.id!r} was stopped before it was up")
         slot.is_ready, slot.ready_since = True, time.monotonic()
         self.on_up(slot)
 
@@ -211,7 +212,7 @@ class Fleet:
             return
         slot.is_ready = False
         self.on_down(slot)
-        if slot.is_stopping or self.is_closed:
+        if slot.stop is not None or self.is_closed:
             return
         is_young = time.monotonic() - slot.ready_since < SHORT_LIFE_S
         slot.pause_s = _longer(slot.pause_s) if is_young else 0.0
@@ -243,6 +244,11 @@ async def _all(awaitables: Sequence[Any]) -> list[Any]:
         if isinstance(result, BaseException):
             raise result
     return results
+
+
+def _lacks(slot: Slot, model: Model) -> bool:
+    is_meant = not model.kinds or slot.spec.kind in model.kinds
+    return is_meant and model.key not in slot.loaded
 
 
 def _longer(pause_s: float) -> float:

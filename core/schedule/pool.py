@@ -105,16 +105,25 @@ class Pool:
     async def stop_worker(self, worker_id: str) -> None:
         """Let it finish what it computes, then end it; waiting jobs go to the others.
 
+        It ends also if the awaiting task is cancelled.
+
         Raises:
             ValueError: there is none of that id.
         """
         slot = self._fleet.slots.get(worker_id)
-        if slot is None or slot.is_stopping:
+        if slot is None or slot.stop is not None:
             there = ", ".join(self._fleet.slots) or "none"
             raise ValueError(f"worker_id={worker_id!r} is not one of {there}")
-        slot.is_stopping = True
+        await asyncio.shield(self._stop(slot))
+
+    def _stop(self, slot: Slot) -> asyncio.Task[None]:
+        if slot.stop is None:
+            slot.stop = asyncio.get_running_loop().create_task(self._let_finish(slot))
+        return slot.stop
+
+    async def _let_finish(self, slot: Slot) -> None:
         if slot.is_ready:
-            self.scheduler.retire_device(worker_id, time.monotonic())
+            self.scheduler.retire_device(slot.spec.id, time.monotonic())
             self._advance()
         if slot.running is not None:
             slot.idle.clear()
@@ -160,9 +169,13 @@ class Pool:
             there = ", ".join(self._fleet.entries) or "none"
             raise ValueError(f"key={key!r} is not one of {there}")
         entry.is_closing = True
-        if entry.num_jobs:
-            entry.idle.clear()
-            await entry.idle.wait()
+        try:
+            if entry.num_jobs:
+                entry.idle.clear()
+                await entry.idle.wait()
+        except asyncio.CancelledError:
+            entry.is_closing = False
+            raise
         self.scheduler.drop_model(key, time.monotonic())
         await self._fleet.unload(entry)
 
@@ -221,7 +234,7 @@ class Pool:
     @property
     def workers(self) -> Mapping[str, Device]:
         """Those that take jobs."""
-        return {slot.spec.id: slot.device for slot in self._fleet.ready() if not slot.is_stopping}
+        return {slot.spec.id: slot.device for slot in self._fleet.ready() if slot.stop is None}
 
     @property
     def processes(self) -> Mapping[str, int]:
@@ -253,11 +266,7 @@ class Pool:
             if self.scheduler.cancel(job, now):
                 give_up(job, Lost(CLOSED))
         slots = list(self._fleet.slots.values())
-        stops = [
-            asyncio.ensure_future(self.stop_worker(slot.spec.id))
-            for slot in slots
-            if not slot.is_stopping
-        ]
+        stops = [self._stop(slot) for slot in slots]
         if stops:
             _, late = await asyncio.wait(stops, timeout=grace_s)
             if late:

@@ -531,6 +531,51 @@ async def test_a_stopped_worker_finishes_and_the_others_take_over(slow, linear):
 
 
 @in_loop
+async def test_who_is_cancelled_while_a_worker_stops_leaves_no_worker_behind(slow):
+    async with running_pool(1, [("slow@1", slow, 1)]) as pool:
+        running = asyncio.create_task(ask(pool, "slow@1", turning(20_000)))
+        await until(lambda: pool.scheduler.busy)
+        stopping = asyncio.create_task(pool.stop_worker("w0"))
+        await asyncio.sleep(0)
+        stopping.cancel()
+        assert (await running).worker == "w0"
+        await until(lambda: not pool.processes)
+        starting = asyncio.create_task(pool.start_worker(WorkerSpec("w0", "cpu")))
+        await asyncio.sleep(0.01)
+        starting.cancel()
+        await asyncio.wait([starting])
+        assert pool.processes == {}
+
+
+@in_loop
+async def test_a_worker_that_is_stopped_before_it_is_up_does_not_come_up(linear):
+    async with running_pool(0, [("linear@1", linear, 4)]) as pool:
+        starting = [
+            asyncio.create_task(pool.start_worker(WorkerSpec(name, "cpu"))) for name in "ab"
+        ]
+        await asyncio.sleep(0.01)
+        await pool.stop_worker("a")
+        with pytest.raises(Gone, match="stopped before it was up"):
+            await starting[0]
+        await pool.close()
+        with pytest.raises(Gone, match="worker 'b'"):
+            await starting[1]
+        assert pool.processes == {}
+
+
+@in_loop
+async def test_a_model_for_one_kind_is_loaded_in_workers_of_that_kind(linear):
+    async with running_pool(0) as pool:
+        await pool.start_worker(WorkerSpec("plain", "cpu"))
+        await pool.start_worker(WorkerSpec("other", "npu"))
+        heard = []
+        pool.on_loaded = lambda spec, loaded: heard.append(spec.id)
+        await pool.load(Model("linear@1", 4, kinds=frozenset({"npu"})), linear, "")
+        await pool.start_worker(WorkerSpec("third", "npu"))
+        assert heard == ["other", "third"]
+
+
+@in_loop
 async def test_jobs_wait_for_the_first_worker(linear):
     async with running_pool(0, [("linear@1", linear, 4)]) as pool:
         waiting = asyncio.create_task(ask(pool))
@@ -598,3 +643,44 @@ async def test_openvino_workers_answer_alike(linear):
         assert (loaded.backend, loaded.max_batch) == ("openvino", 4)
         result = await ask(pool, inputs=rows(1.0, 2.0), size=2)
         np.testing.assert_allclose(result.outputs["y"], [[9.0, 12.0], [18.0, 24.0]], rtol=1e-6)
+
+
+@pytest.mark.slow
+@in_loop
+async def test_nothing_is_lost_while_workers_are_killed_and_models_and_workers_come_and_go(linear):
+    async with running_pool(2, [("linear@0", linear, 8)], DeepFlow(CostTable())) as pool:
+        answers, newest, is_over = [], ["linear@0"], False
+
+        async def client(number):
+            while not is_over:
+                try:
+                    result = await ask(pool, newest[0], rows(number))
+                except Refused as refused:
+                    # The version was unloaded just then; whoever asks takes the newest.
+                    if refused.refusal.reason != "unknown":
+                        raise
+                    continue
+                answers.append((number, result.outputs["y"][0, 0]))
+
+        clients = [asyncio.create_task(client(number)) for number in range(8)]
+        for turn in range(10):
+            seen = len(answers)
+            os.kill(pool.processes[f"w{turn % 2}"], signal.SIGKILL)
+            await until(lambda: len(answers) > seen + 50)  # noqa: B023
+            for _ in range(5):
+                # A worker that is killed while it loads is taken for the model's fault.
+                try:
+                    await pool.load(Model(f"linear@{turn + 1}", 8), linear, "")
+                    break
+                except ValueError as error:
+                    if not isinstance(error.__cause__, Gone):
+                        raise
+            old, newest[0] = newest[0], f"linear@{turn + 1}"
+            await pool.unload(old)
+            await pool.start_worker(WorkerSpec(f"more{turn}", "cpu"))
+            await pool.stop_worker(f"more{turn}")
+            await until(lambda: len(pool.processes) == 2)
+        is_over = True
+        await asyncio.gather(*clients)
+        assert len(answers) > 500
+        assert all(found == 9 * number for number, found in answers)
