@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -10,14 +11,16 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
 INSTALL = "traces=true needs OpenTelemetry; pip install '.[otel]', or leave traces out"
+CLOSE_S = 5.0
 
 
 class Traces:
     """Spans of answered requests, sent off by a thread of the SDK.
 
     A request's spans are made when it is over: nothing has to travel through the scheduler, and
-    the answer does not wait for them. The usual variables say where they go and which are kept:
-    OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, OTEL_TRACES_EXPORTER.
+    the answer does not wait for them. They take some 80 us of the server's time all the same;
+    OTEL_TRACES_SAMPLER=traceidratio with OTEL_TRACES_SAMPLER_ARG=0.01 keeps one in a hundred.
+    OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME and the others mean what they mean everywhere.
 
     Args:
         exporter: instead of the one OTEL_TRACES_EXPORTER names (otlp, console, none).
@@ -95,8 +98,10 @@ class Traces:
         return f"{span.get_span_context().trace_id:032x}"
 
     def close(self) -> None:
-        """Send what is left; takes up to OTEL_BSP_EXPORT_TIMEOUT where nobody listens."""
-        self._provider.shutdown()
+        """Send what is left, within some seconds; what nobody takes by then is lost."""
+        closing = threading.Thread(target=self._provider.shutdown, daemon=True)
+        closing.start()
+        closing.join(CLOSE_S)
 
 
 def _exporter() -> SpanExporter | None:

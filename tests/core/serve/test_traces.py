@@ -1,6 +1,7 @@
 import builtins
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -111,7 +112,6 @@ def test_the_usual_variables_name_the_exporter(monkeypatch, capfd):
 
 
 def test_spans_are_sent_to_a_collector(monkeypatch):
-    import threading
     from http.server import BaseHTTPRequestHandler, HTTPServer
 
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -148,6 +148,24 @@ def test_spans_are_sent_to_a_collector(monkeypatch):
         "compute",
         REQUEST["name"],
     ]
+
+
+def test_a_collector_that_does_not_answer_does_not_hold_the_end_up(monkeypatch):
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+    asked, over = threading.Event(), threading.Event()
+
+    class Hung(SpanExporter):
+        def export(self, spans):
+            asked.set()
+            over.wait(60)
+
+    monkeypatch.setattr("core.serve.traces.CLOSE_S", 0.1)
+    traces = Traces(Hung())
+    traces.request(**REQUEST)
+    traces.close()
+    assert asked.wait(60)
+    over.set()
 
 
 def test_without_the_package_the_error_names_the_extra(monkeypatch):
