@@ -43,6 +43,13 @@ def real(*, quick: bool) -> None:
     run(CONSOLE, quick=quick)
 
 
+def replayed(*, quick: bool) -> None:
+    """Tier (b)."""
+    from benchmarks.deepflow.replayed import replayed as run
+
+    run(CONSOLE, quick=quick)
+
+
 def simulated(*, quick: bool) -> None:
     """Tier (c)."""
     from benchmarks.deepflow.simulated import simulated as run
@@ -50,7 +57,7 @@ def simulated(*, quick: bool) -> None:
     run(CONSOLE, quick=quick)
 
 
-COMMANDS = {"costs": costs, "real": real, "simulated": simulated}
+COMMANDS = {"costs": costs, "real": real, "replayed": replayed, "simulated": simulated}
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -50,12 +51,16 @@ async def _run_mix(mix: Mix, costs: Costs, effort: Effort, console: Console) -> 
         found = await compare(started, bound, contenders, effort, lambda line: console.print(line))
     rates = {name: row["rate"] for name, row in found["rules"].items()}
     console.print(f"{mix.name}: bound {bound:.0f}, {rates}")
-    return {**describe(mix, costs), "bound": round(bound, 1), **found, "gain": gain(rates)}
+    return {
+        **describe(mix, mix.slo_s(costs)),
+        "bound": round(bound, 1),
+        **found,
+        "gain": gain(rates),
+    }
 
 
-def describe(mix: Mix, costs: Costs) -> dict[str, Any]:
+def describe(mix: Mix, slo_s: Mapping[str, float]) -> dict[str, Any]:
     """A mix for the results."""
-    slo_s = mix.slo_s(costs)
     streams = [
         {
             "model": s.model,

@@ -21,8 +21,8 @@ from core.schedule.job import Scheduler
 from core.schedule.rules import DevicePriority
 from core.schedule.simulate import Scene, lp_bound, simulate, sustained_rate
 
-# Offered, as a share of the bound: what is answered in time of it has to be 90 % of the bound.
-LOAD = 0.95
+# Offered, as a share of the bound: what is answered in time has to be 90 % of the bound.
+LOAD = 0.92
 FIXED_BATCHES = (1, 2, 4, 8, 16)
 
 
