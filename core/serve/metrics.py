@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from platform import python_version
 
 from prometheus_client import (
@@ -19,6 +18,7 @@ from prometheus_client import (
 
 from core.serve import series
 from core.serve.rolling import RollingQuantile
+from edge.manifest import RUNTIME
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # 0.5 is the brief's limit of 500 ms; the rules count requests below it.
@@ -258,14 +258,7 @@ class Metrics:
             "model",
         )
         Info("deepkits_build", "What serves.", registry=registry).info(
-            {"version": _version(), "python": python_version()}
+            {"version": RUNTIME, "python": pythonRUNTIME}
         )
         ProcessCollector(registry=registry)
         GCCollector(registry=registry)
-
-
-def _version() -> str:
-    try:
-        return metadata.version("deepkits")
-    except metadata.PackageNotFoundError:
-        return "unknown"  # run from its folder, not installed
