@@ -258,7 +258,7 @@ class Metrics:
             "model",
         )
         Info("deepkits_build", "What serves.", registry=registry).info(
-            {"version": RUNTIME, "python": pythonRUNTIME}
+            {"version": RUNTIME, "python": python_version()}
         )
         ProcessCollector(registry=registry)
         GCCollector(registry=registry)
