@@ -1,0 +1,1 @@
+"""Kubernetes manifests of a service: plain objects or KServe's, as data; no cluster is asked."""
