@@ -356,6 +356,6 @@ def encode(
 
 def plain(array: np.ndarray) -> np.ndarray:
     """The same values as JSON can be written from: in one piece, of a type that numpy knows."""
-    if array.dtype.name == "bfloat16":
+    if array.dtype not in DATATYPES:
         array = array.astype(np.float32)
-    return np.ascontiguousarray(array)
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)

@@ -3,10 +3,15 @@ import json
 import socket
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 
-from core.serve.config import ServeConfig
+from core.serve.app import build_app
+from core.serve.config import ModelFile, ServeConfig
 from core.serve.errors import DeadlineExceeded, NotReady, Overloaded
+from core.serve.local_engine import LocalEngine
+from core.serve.metrics import Metrics
 from tests.core.serve.small_engine import SmallEngine, app_of, ask, get, post, request, running
 
 INFER = "/v2/models/double/infer"
@@ -183,3 +188,51 @@ def test_an_answer_that_is_there_at_once_costs_no_task():
         return len(created)
 
     assert asyncio.run(count()) == 0
+
+
+@pytest.mark.parametrize("isolation", ["inline", "process"])
+def test_the_engine_of_one_machine_answers_each_way(tmp_path, isolation):
+    node = helper.make_node("Mul", ["x", "x"], ["y"])
+    values = [helper.make_tensor_value_info(name, 1, ["batch", 3]) for name in "xy"]
+    graph = helper.make_graph([node], "square", values[:1], values[1:])
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "square.onnx")
+    config = ServeConfig(
+        models=[ModelFile("square", tmp_path / "square.onnx")],
+        isolation=isolation,
+        access_log=False,
+        watch_s=0,
+    )
+    path = "/v2/models/square/infer"
+
+    async def run():
+        metrics = Metrics()
+        engine = LocalEngine(config, metrics)
+        app = build_app(engine, config, metrics)
+        early = await ask(app, "POST", path, {"inputs": [X]})
+        await engine.start()
+        try:
+            return [
+                early,
+                await ask(app, "GET", "/ready"),
+                await ask(app, "POST", path, {"inputs": [X]}),
+                await ask(app, "POST", "/models/square/predict", {"x": [[1, 2, 3]]}),
+                await ask(app, "POST", path, {"inputs": [{**X, "datatype": "FP64"}]}),
+                await ask(app, "POST", "/v2/repository/models/square/load"),
+                await ask(app, "GET", "/v2/models/square/stats"),
+                await ask(app, "GET", "/metrics"),
+            ]
+        finally:
+            await engine.stop(5)
+
+    early, ready, infer, predict, wrong, load, stats, metrics = asyncio.run(run())
+    assert [early.status, ready.status] == [503, 200]
+    assert int(early.headers["retry-after"]) >= 1
+    assert infer.json["outputs"][0]["data"] == [1.0, 4.0, 9.0]
+    assert predict.json == {"y": [[1.0, 4.0, 9.0]]}
+    assert (wrong.status, "'x'" in wrong.json["error"]) == (400, True)
+    assert load.json["state"] == "READY"
+    assert stats.json["model_stats"][0]["inference_count"] == 2
+    assert 'deepkits_requests_total{model="square",version="1",protocol="predict",code="ok"} 1' in (
+        metrics.body.decode()
+    )
