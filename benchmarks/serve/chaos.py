@@ -96,7 +96,7 @@ def build_model(path: Path, scale: float) -> np.ndarray:
     )
     opset = [helper.make_opsetid("", 17)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
-    return np.concatenate([a, b.T.reshape(2, HIDDEN).repeat(1, axis=0)], axis=0)
+    return np.concatenate([a, b.T])
 
 
 def expected(weights: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -148,6 +148,9 @@ class Chaos:
         self.weights = {
             name: build_model(folder / f"{name}.onnx", scale) for name, scale in SCALES.items()
         }
+        # Its answers are no numbers.
+        build_model(folder / "nan.onnx", float("nan"))
+        self.nan = (folder / "nan.onnx").read_bytes()
         self.outcome = Outcome()
         self.contents: dict[str, str] = {}  # version -> content
         self.current = "one"
@@ -235,7 +238,10 @@ class Chaos:
 
     async def _broken(self) -> None:
         before = await self._newest()
-        self._write(b"\x00 not a model")
+        whole = (self.folder / "two.onnx").read_bytes()
+        # Something else, half of a model, one that fails its self-test.
+        faults = (b"\x00 not a model", whole[: len(whole) // 2], self.nan)
+        self._write(faults[self.outcome.events["broken"] % len(faults)])
         status, body = await self.control.ask("POST", f"/v2/repository/models/{NAME}/load")
         assert status == 400, body
         assert await self._newest() == before

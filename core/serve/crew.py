@@ -154,7 +154,7 @@ class Crew:
         if len(self._specs) > wanted and len(self.pool.workers) >= len(self._specs):
             for worker in list(self._specs)[wanted:]:
                 del self._specs[worker]
-                self._change(self.pool.stop_worker(worker))
+                self._change(self._stop(worker))
 
     def _change(self, change: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(change)
@@ -173,6 +173,13 @@ class Crew:
         else:
             self._pause_s, self._reason = 0.0, ""
         self._arrival.set()
+
+    async def _stop(self, worker: str) -> None:
+        try:
+            await self.pool.stop_worker(worker)
+        except ValueError as error:
+            # It is gone already; the number is right.
+            LOG.warning("%s", error)
 
     def _spec(self) -> WorkerSpec:
         number, threads = next(self._numbers), self._config.threads
