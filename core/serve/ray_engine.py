@@ -14,6 +14,7 @@ A new version of a model is rolled out by starting the service anew, not by writ
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -276,6 +277,7 @@ class ReplicaApp:
             message = await receive()
             if message["type"] == "lifespan.shutdown":
                 await self._engine.stop(self._config.drain_s)
+                await asyncio.to_thread(self._app.close)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
             await send({"type": "lifespan.startup.complete"})

@@ -6,17 +6,20 @@ from dataclasses import dataclass, field
 
 import grpc
 import numpy as np
+import onnx
 import pytest
 import tritonclient.grpc
 import tritonclient.grpc.aio
+from onnx import TensorProto, helper
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
-from core.serve.config import ServeConfig
+from core.serve.config import ModelFile, ServeConfig
 from core.serve.engine import Answer, Served
 from core.serve.errors import BadRequest, DeadlineExceeded, NotFound, NotReady, Overloaded
 from core.serve.exchange import Recorder
 from core.serve.grpc_server import start_grpc
+from core.serve.local_engine import LocalEngine
 from core.serve.metadata import Statistics
 from core.serve.metrics import Metrics
 from core.serve.protocol.messages import HEALTH, INFERENCE, SERVICE, message_classes
@@ -641,6 +644,46 @@ def test_the_standard_health_check_answers():
             assert (await check(classes["HealthCheckRequest"](service=SERVICE))).status == 2
             with pytest.raises(grpc.aio.AioRpcError, match="NOT_FOUND"):
                 await check(classes["HealthCheckRequest"](service="other"))
+
+    run(ask())
+
+
+def test_a_real_model_answers_and_says_what_is_wrong(tmp_path):
+    file = tmp_path / "double.onnx"
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "x"], ["y"])],
+        "double",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), file)
+
+    async def ask():
+        config = ServeConfig([ModelFile("double", file)], isolation="inline", watch_s=0)
+        engine = LocalEngine(config, Metrics())
+        await engine.start()
+        async with (
+            serving(engine) as (url, metrics),
+            tritonclient.grpc.aio.InferenceServerClient(url) as client,
+        ):
+            assert await client.is_model_ready("double")
+            model = await client.get_model_metadata("double", as_json=True)
+            assert model["inputs"] == [{"name": "x", "datatype": "FP32", "shape": ["-1", "3"]}]
+            result = await client.infer("double", [floats(2)])
+            assert result.as_numpy("y").tolist() == [[2.0] * 3] * 2
+            wrong = request_input(np.ones((1, 3), np.int32), "INT32")
+            with pytest.raises(InferenceServerException, match="'x' has dtype=int32") as error:
+                await client.infer("double", [wrong])
+            assert error.value.status() == "StatusCode.INVALID_ARGUMENT"
+            with pytest.raises(InferenceServerException, match="NOT_FOUND"):
+                await client.infer("double", [floats()], model_version="9")
+            await engine.stop(1)
+            with pytest.raises(InferenceServerException, match="UNAVAILABLE"):
+                await client.infer("double", [floats()])
+            assert [entry[3] for entry in metrics.requests] == [
+                *("ok", "bad_request", "not_found", "not_ready")
+            ]
 
     run(ask())
 
