@@ -9,7 +9,7 @@ BUILD_SETTINGS := pyproject.toml hatch_build.py kernels/build.py
 # What is installed already; the smaller set if nothing is.
 INSTALLED := $(firstword $(wildcard .venv/.dev .venv/.fraud) .venv/.fraud)
 
-.PHONY: help fraud serve first-bundle test test-slow lint bench zoo kernels aarch64 system lock clean
+.PHONY: help fraud serve monitor first-bundle test test-slow lint bench zoo kernels aarch64 system lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1|/p' Makefile | column -t -s '|'
@@ -23,6 +23,9 @@ serve: $(INSTALLED) ## serve the newest fraud bundle and print curl lines to try
 	@$(BUILD_KERNELS)
 	@ls runs/fraud/*/export/fraud.ebundle >/dev/null 2>&1 || $(MAKE) --no-print-directory first-bundle
 	.venv/bin/python -m kits.fraud.serve $(ARGS)
+
+monitor: $(INSTALLED) ## Prometheus with the alert rules, for a service on 127.0.0.1:8080
+	.venv/bin/python -m core.serve.ops.monitor $(ARGS)
 
 first-bundle: $(INSTALLED)
 	.venv/bin/python -m kits.fraud.train trainer=smoke
