@@ -169,6 +169,7 @@ class Fleet:
     async def _bring_up(self, slot: Slot) -> None:
         slot.loaded.clear()
         process = slot.process = await WorkerProcess.start(slot.spec, partial(self._on_end, slot))
+        self._check_wanted(slot)
         # Models may be loaded or unloaded meanwhile.
         while missing := [e for e in self.entries.values() if _lacks(slot, e.model)]:
             entry = missing[0]
@@ -179,10 +180,13 @@ class Fleet:
                     raise
         if process.is_gone:
             raise Gone(process.describe_end())
-        if slot.stop is not None or self.is_closed:
-            raise Gone(f"worker {slot.spec.id!r} was stopped before it was up")
+        self._check_wanted(slot)
         slot.is_ready, slot.ready_since = True, time.monotonic()
         self.on_up(slot)
+
+    def _check_wanted(self, slot: Slot) -> None:
+        if slot.stop is not None or self.is_closed:
+            raise Gone(f"worker {slot.spec.id!r} was stopped before it was up")
 
     async def _load_in(self, slot: Slot, entry: Entry) -> LoadedModel:
         process, model = slot.process, entry.model
