@@ -127,6 +127,8 @@ class Fleet:
             ValueError, OSError: as of `Pool.load`; it is unloaded everywhere again.
         """
         async with self._loading:
+            if self.is_closed:
+                raise ValueError(f"model {model.key!r} cannot be loaded: the pool is closed")
             if self._kept is None:
                 self._kept = await asyncio.to_thread(Kept)
             copy = await asyncio.to_thread(self._kept.keep, file, sha256)
@@ -162,7 +164,8 @@ class Fleet:
 
     async def close(self) -> None:
         """Remove the copies; the workers have been ended one by one."""
-        kept, self._kept = self._kept, None
+        async with self._loading:
+            kept, self._kept = self._kept, None
         if kept is not None:
             await asyncio.to_thread(kept.close)
 

@@ -117,7 +117,7 @@ def pack(
     return [HEAD.pack(MAGIC, len(layout), id_, num_bytes, seconds), layout, *pieces]
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _encode(op: str, specs: tuple[Spec, ...], content: str) -> bytes:
     text = f'{{"op":{json.dumps(op)},"arrays":{json.dumps(specs)},"content":{content}}}'
     layout = text.encode()
@@ -157,7 +157,7 @@ def _decode(layout: bytes) -> _Layout:
     return _Layout(op, content, tuple(specs), offset)
 
 
-_decode_remembered = lru_cache(maxsize=1024)(_decode)
+_decode_remembered = lru_cache(maxsize=256)(_decode)
 
 
 def _check_spec(entry: Any) -> tuple[str, np.dtype[Any], tuple[int, ...]]:

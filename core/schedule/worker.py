@@ -158,8 +158,10 @@ def main(arguments: list[str]) -> None:
     """Take over the connection and serve."""
     settings = json.loads(arguments[1])
     die_with_parent(settings["parent"])
-    # Ctrl+C goes to the whole group; the parent decides when its workers end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl+C and a service manager's stop go to the whole group; the parent decides when its workers
+    # end, and its own end is theirs.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     if settings["cores"]:
         # Before a runtime starts threads, which inherit it.
         os.sched_setaffinity(0, settings["cores"])

@@ -624,11 +624,12 @@ async def test_a_worker_is_pinned_and_gives_its_words_to_stderr(linear, capfd):
     assert (out, "[mad] OSError" in err) == ("", True)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @in_loop
-async def test_ctrl_c_does_not_end_a_worker(linear):
+async def test_what_goes_to_the_whole_group_does_not_end_a_worker(linear, number):
     async with running_pool(1, [("linear@1", linear, 4)]) as pool:
         pid = pool.processes["w0"]
-        os.kill(pid, signal.SIGINT)
+        os.kill(pid, number)
         assert (await ask(pool)).worker == "w0"
         assert pool.processes["w0"] == pid
 
