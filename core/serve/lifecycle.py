@@ -148,13 +148,18 @@ class _Run:
                 app = _make_app(engine, self.config, metrics, self.services)
                 server = _make_server(app, self.config)
                 listening = asyncio.create_task(server.serve(sockets=[self.listener]))
+                listening.add_done_callback(lambda _: self._stop.set())
                 await self._until_ready(starting)
                 if not self._stop.is_set():
                     await self._until_stopped(engine, app.recorder)
             finally:
                 starting.cancel()
+                end = time.monotonic() + self.config.drain_s
                 await engine.stop(self.config.drain_s)
                 if server is not None and listening is not None:
+                    # Answers on their way out have what is left of the time.
+                    left_s = max(1, round(end - time.monotonic()))
+                    server.config.timeout_graceful_shutdown = left_s
                     server.should_exit = True
                     await listening
                 await asyncio.gather(starting, return_exceptions=True)
@@ -192,14 +197,17 @@ class _Run:
         url = f"{scheme}://{host}:{port}"
         names = [f"{one.name}@{one.version}" for one in engine.catalogue()]
         grpc = f" and grpc://{host}:{grpc_port}" if grpc_port else ""
-        print(f"{', '.join(names)} ready on {url}{grpc} after {_age_s():.2f} s", flush=True)
+        lines = [f"{', '.join(names)} ready on {url}{grpc} after {_age_s():.2f} s"]
+        if engine.catalogue():
+            lines += _to_try(url, engine.catalogue()[0].name)
+        print("\n".join(lines), flush=True)
         _tell(self.parent, {"url": url, "models": names})
 
     @contextlib.contextmanager
     def _signals(self, engine: Engine) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._on_end, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload, engine)
         scale = getattr(engine, "scale", None)
         if scale is not None:
@@ -215,6 +223,14 @@ class _Run:
             if self.parent is not None:
                 loop.remove_reader(self.parent)
                 self.parent.settimeout(None)
+
+    def _on_end(self, number: int) -> None:
+        """The first signal drains, the second ends."""
+        if self._stop.is_set():
+            LOG.warning("%s again: the requests that run are given up", signal.Signals(number).name)
+            # The workers see the end of their connection.
+            os._exit(1)
+        self._stop.set()
 
     def _on_parent(self) -> None:
         """It has nothing to say; its end is ours."""
@@ -233,6 +249,16 @@ class _Run:
                     LOG.warning("SIGHUP: %s", error)
 
         self._reloading = asyncio.create_task(reload())
+
+
+def _to_try(url: str, name: str) -> list[str]:
+    """Commands that work as they are where no token is asked for."""
+    send = "-H 'content-type: application/json' -d @-"
+    return [
+        f"  curl -s {url}/v2/health/ready",
+        f"  curl -s {url}/v2/models/{name}",
+        f"  curl -s {url}/models/{name}/example | curl -s {send} {url}/models/{name}/predict",
+    ]
 
 
 def _make_engine(config: ServeConfig, metrics: Metrics) -> Engine:
@@ -273,7 +299,6 @@ def _make_server(app: App, config: ServeConfig) -> uvicorn.Server:
         interface="asgi3",
         log_config=None,
         backlog=BACKLOG,
-        timeout_graceful_shutdown=max(1, round(config.drain_s)),
         ssl_certfile=config.tls_certificate,
         ssl_keyfile=config.tls_key,
         ssl_ca_certs=str(config.tls_client_ca) if config.tls_client_ca else None,

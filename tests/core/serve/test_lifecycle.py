@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.serve.chaos import workers_of
 from tests.core.serve.onnx_files import write_nan, write_slow, write_times
 
 ROOT = Path(__file__).parents[3]
@@ -78,6 +79,18 @@ def test_a_service_says_where_it_is_and_ends_when_told(tmp_path):
         assert (process.returncode, errors) == (0, "")
 
 
+def test_the_lines_to_try_work_as_they_are(tmp_path):
+    with serving(write_times(tmp_path / "m.onnx", 2.0)) as (process, _, _):
+        lines = [process.stdout.readline() for _ in range(3)]
+        answers = [
+            json.loads(subprocess.run(["bash", "-c", line], check=True, capture_output=True).stdout)
+            for line in lines
+        ]
+    assert answers[0] == {"state": "ready"}
+    assert answers[1]["name"] == "m"
+    assert answers[2] == {"y": [[0, 0, 0]]}
+
+
 def test_sigterm_finishes_the_requests_that_run(tmp_path):
     file = write_slow(tmp_path / "m.onnx", 7.0)
     with serving(file, "--isolation=process", "--max-batch=1") as (process, _, port):
@@ -98,6 +111,34 @@ def test_sigterm_finishes_the_requests_that_run(tmp_path):
             thread.join()
         assert answers == [([7.0], "1")] * 3
         assert process.wait(30) == 0
+
+
+def test_a_second_sigterm_ends_it_at_once(tmp_path):
+    file = write_slow(tmp_path / "m.onnx")
+    with serving(file, "--isolation=process", "--max-batch=1") as (process, _, port):
+        threading.Thread(target=lambda: ask_and_lose(port), daemon=True).start()
+        until(lambda: is_computing(process.pid))
+        process.terminate()
+        until(lambda: ask(port, "GET", "/ready")[0] == 503)
+        process.terminate()
+        assert process.wait(30) == 1
+        assert "SIGTERM again" in process.stderr.read()
+
+
+def is_computing(pid):
+    """A worker of the service has used a second of its core."""
+    (worker,) = workers_of(pid)
+    fields = Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) > os.sysconf("SC_CLK_TCK")
+
+
+def ask_and_lose(port):
+    tensor = {"name": "n", "datatype": "INT64", "shape": [1], "data": [10**6]}
+    try:
+        ask(port, "POST", "/v2/models/m/infer", {"inputs": [tensor]})
+    except (OSError, http.client.HTTPException):
+        return
+    raise AssertionError("it was answered")
 
 
 def test_a_service_that_loads_is_not_ready_and_can_be_stopped(tmp_path):
