@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from core.serve.access_log import AccessLog
 from core.serve.config import ServeConfig
-from core.serve.engine import Answer, Served
+from core.serve.engine import Answer, Call, Served
 from core.serve.metadata import Statistics
 from core.serve.metrics import Metrics
+from core.serve.oip import Request
 
 if TYPE_CHECKING:
     from core.serve.traces import Traces
@@ -30,8 +31,11 @@ class Exchange:
     started_s: float
     tenant: str = ""
     id: str = ""
+    call: Call | None = None  # once it is decoded
+    request: Request | None = None  # of the Open Inference Protocol: how to encode the answer
     answer: Answer | None = None
     computed_s: float = 0.0  # when the answer was there
+    held_bytes: int = 0  # of the budget for bodies
     received_bytes: int = 0
     sent_bytes: int = 0
     status: int = 200
@@ -53,6 +57,11 @@ class Recorder:
         self._catalogue = catalogue
         self._log = AccessLog(on_dropped=metrics.log_dropped) if config.access_log else None
         self._traces = _open_traces() if config.traces else None
+
+    @property
+    def statistics(self) -> Statistics:
+        """Of all protocols together."""
+        return self._statistics
 
     def close(self) -> None:
         """Write and send what waits."""

@@ -104,7 +104,10 @@ class _Handlers:
         from core.serve.protocol import messages, service
 
         self._grpc, self._engine, self._recorder = grpc, engine, recorder
-        self._service, self._caller = service.OipService(engine), service.Caller
+        self._service, self._caller = (
+            service.OipService(engine, recorder.statistics),
+            service.Caller,
+        )
         # Anybody may ask these, as orchestrators do.
         self._open = (self._service.server_live, self._service.server_ready)
         self._guard, self._timeout_s = Guard.of(config), config.timeout_s
@@ -123,6 +126,8 @@ class _Handlers:
             "ServerMetadata": service.server_metadata,
             "ModelMetadata": service.model_metadata,
             "ModelInfer": service.model_infer,
+            "ModelConfig": service.model_config,
+            "ModelStatistics": service.model_statistics,
             "RepositoryIndex": service.repository_index,
             "RepositoryModelLoad": service.repository_model_load,
             "RepositoryModelUnload": service.repository_model_unload,

@@ -64,7 +64,27 @@ INFERENCE = {
     "RepositoryModelUnloadRequest": "string repository_name = 1, string model_name = 2,"
     "map ModelRepositoryParameter parameters = 3",
     "RepositoryModelUnloadResponse": "",
+    "ModelStatisticsRequest": "string name = 1, string version = 2",
+    "StatisticDuration": "uint64 count = 1, uint64 ns = 2",
+    "InferStatistics": "StatisticDuration success = 1, StatisticDuration fail = 2,"
+    "StatisticDuration queue = 3, StatisticDuration compute_input = 4,"
+    "StatisticDuration compute_infer = 5, StatisticDuration compute_output = 6",
+    "ModelStatistics": "string name = 1, string version = 2, uint64 last_inference = 3,"
+    "uint64 inference_count = 4, InferStatistics inference_stats = 6",
+    "ModelStatisticsResponse": "repeated ModelStatistics model_stats = 1",
+    # Of these only what is told; `data_type` is an enumeration there: a number on the wire as well.
+    "ModelConfigRequest": "string name = 1, string version = 2",
+    "ModelInput": "string name = 1, int32 data_type = 2, repeated int64 dims = 4",
+    "ModelOutput": "string name = 1, int32 data_type = 2, repeated int64 dims = 3",
+    "ModelConfig": "string name = 1, string platform = 2, int32 max_batch_size = 4,"
+    "repeated ModelInput input = 5, repeated ModelOutput output = 6",
+    "ModelConfigResponse": "ModelConfig config = 1",
 }
+# Numbers of `data_type`, from 1.
+DATA_TYPES = (
+    *("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"),
+    *("FP16", "FP32", "FP64", "STRING", "BF16"),
+)
 # Kubernetes and load balancers ask with these; `status` is an enumeration there: 1 serving, 2 not.
 HEALTH = {"HealthCheckRequest": "string service = 1", "HealthCheckResponse": "int32 status = 1"}
 # How a status carries more than a sentence: google.rpc.Status, with a RetryInfo in an Any.

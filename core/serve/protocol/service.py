@@ -9,7 +9,8 @@ from typing import Any
 from core.serve import metadata
 from core.serve.engine import Answer, Call, Engine
 from core.serve.errors import BadRequest, NotFound, NotReady
-from core.serve.protocol.messages import INFERENCE, message_classes
+from core.serve.metadata import Statistics
+from core.serve.protocol.messages import DATA_TYPES, INFERENCE, message_classes
 from core.serve.protocol.tensors import read_inputs, write_outputs
 
 MAX_PRIORITY = 2**31 - 1
@@ -28,8 +29,8 @@ class Caller:
 class OipService:
     """Each method is the standard's of that name; a `ServeError` says why there is no answer."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, statistics: Statistics) -> None:
+        self._engine, self._statistics = engine, statistics
         self.messages = message_classes("inference", INFERENCE)
 
     def _make(self, message: str, /, **fields: Any) -> Any:
@@ -65,6 +66,35 @@ class OipService:
         # The message has no field for them.
         del told["parameters"]
         return self._make("ModelMetadataResponse", **told)
+
+    async def model_config(self, request: Any, _: Caller) -> Any:
+        """What clients of other servers look for there: the types and the axes."""
+        told = metadata.configuration(self._engine.find(request.name, request.version))
+        tensors = {
+            side: [
+                {
+                    "name": tensor["name"],
+                    "data_type": 1 + DATA_TYPES.index(tensor["data_type"].removeprefix("TYPE_")),
+                    "dims": tensor["dims"],
+                }
+                for tensor in told[side]
+            ]
+            for side in ("input", "output")
+        }
+        kept = {name: told[name] for name in ("name", "platform", "max_batch_size")}
+        return self._make("ModelConfigResponse", config=kept | tensors)
+
+    async def model_statistics(self, request: Any, _: Caller) -> Any:
+        """Of a version, of all of a model, or of all models."""
+        found = self._engine.catalogue()
+        if request.name:
+            self._engine.find(request.name, request.version)
+            found = [
+                served
+                for served in found
+                if served.name == request.name and request.version in ("", served.version)
+            ]
+        return self._make("ModelStatisticsResponse", **self._statistics.tell(found))
 
     async def model_infer(self, request: Any, caller: Caller) -> Any:
         """One prediction; outputs are raw contents."""

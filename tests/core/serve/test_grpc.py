@@ -10,8 +10,9 @@ import onnx
 import pytest
 import tritonclient.grpc
 import tritonclient.grpc.aio
+from google.protobuf.descriptor import FieldDescriptor
 from onnx import TensorProto, helper
-from tritonclient.grpc import service_pb2
+from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.utils import InferenceServerException
 
 from core.serve.config import ModelFile, ServeConfig
@@ -22,7 +23,7 @@ from core.serve.grpc_server import start_grpc
 from core.serve.local_engine import LocalEngine
 from core.serve.metadata import Statistics
 from core.serve.metrics import Metrics
-from core.serve.protocol.messages import HEALTH, INFERENCE, SERVICE, message_classes
+from core.serve.protocol.messages import DATA_TYPES, HEALTH, INFERENCE, SERVICE, message_classes
 from edge.manifest import Tensor
 
 RUNNER = asyncio.Runner()
@@ -143,7 +144,8 @@ def shape_of(message):
     return {
         field.name: (
             field.number,
-            field.type,
+            # An enumeration is a number on the wire.
+            FieldDescriptor.TYPE_INT32 if field.type == FieldDescriptor.TYPE_ENUM else field.type,
             field.is_repeated,
             field.message_type and field.message_type.full_name,
             field.containing_oneof and field.containing_oneof.name,
@@ -163,13 +165,26 @@ def nested(descriptor, name):
     return found.nested_types_by_name[rest] if rest else found
 
 
+# Only some of their fields are told.
+PARTIAL = ("ModelConfig", "ModelInput", "ModelOutput", "ModelStatistics", "InferStatistics")
+
+
 @pytest.mark.parametrize("name", list(INFERENCE))
 def test_messages_are_those_of_the_published_client(name):
     ours = message_classes("inference", INFERENCE)[name].DESCRIPTOR
-    theirs = nested(service_pb2.DESCRIPTOR, name)
+    is_config = name in ("ModelConfig", "ModelInput", "ModelOutput")
+    theirs = nested((model_config_pb2 if is_config else service_pb2).DESCRIPTOR, name)
     assert ours.full_name == theirs.full_name
-    assert shape_of(ours) == shape_of(theirs)
-    assert inner_shapes(ours) == inner_shapes(theirs)
+    if name in PARTIAL:
+        assert shape_of(ours).items() <= shape_of(theirs).items()
+    else:
+        assert shape_of(ours) == shape_of(theirs)
+        assert inner_shapes(ours) == inner_shapes(theirs)
+
+
+def test_numbers_of_types_are_those_of_the_published_client():
+    ours = {f"TYPE_{name}": number for number, name in enumerate(DATA_TYPES, 1)}
+    assert ours | {"TYPE_INVALID": 0} == dict(model_config_pb2.DataType.items())
 
 
 def test_a_client_asks_for_health_and_metadata():
@@ -672,12 +687,25 @@ def test_a_real_model_answers_and_says_what_is_wrong(tmp_path):
             assert model["inputs"] == [{"name": "x", "datatype": "FP32", "shape": ["-1", "3"]}]
             result = await client.infer("double", [floats(2)])
             assert result.as_numpy("y").tolist() == [[2.0] * 3] * 2
+            told = (await client.get_model_config("double")).config
+            assert (told.name, told.max_batch_size) == ("double", 0)
+            assert [told.input[0].data_type, *told.input[0].dims] == [
+                *(model_config_pb2.TYPE_FP32, -1, 3)
+            ]
+            assert list(told.output[0].dims) == [-1, 3]
             wrong = request_input(np.ones((1, 3), np.int32), "INT32")
             with pytest.raises(InferenceServerException, match="'x' has dtype=int32") as error:
                 await client.infer("double", [wrong])
             assert error.value.status() == "StatusCode.INVALID_ARGUMENT"
             with pytest.raises(InferenceServerException, match="NOT_FOUND"):
                 await client.infer("double", [floats()], model_version="9")
+            counts = (await client.get_inference_statistics("double")).model_stats[0]
+            assert (counts.name, counts.version, counts.inference_count) == ("double", "1", 1)
+            assert (counts.inference_stats.success.count, counts.inference_stats.fail.count) == (
+                1,
+                1,
+            )
+            assert counts.inference_stats.success.ns > 0
             await engine.stop(1)
             with pytest.raises(InferenceServerException, match="UNAVAILABLE"):
                 await client.infer("double", [floats()])
