@@ -19,10 +19,17 @@ import orjson
 from core.kit import Service
 from core.serve import oip, predict
 from core.serve.config import ServeConfig
-from core.serve.engine import Answer, Call, Engine
+from core.serve.engine import Answer, Arrays, Call, Engine
 from core.serve.errors import BadRequest, ServeError
 from core.serve.exchange import Exchange, Recorder
-from core.serve.limits import BODY_TIMEOUT_S, Receive, read_body, until_disconnect
+from core.serve.limits import (
+    Budget,
+    Receive,
+    check_length,
+    check_size,
+    read_body,
+    until_disconnect,
+)
 from core.serve.metadata import Statistics
 from core.serve.metrics import Metrics
 from core.serve.routes import HEALTH, PAGES, make_routes
@@ -36,8 +43,12 @@ HeaderList = list[tuple[bytes, bytes]]
 JSON = (b"content-type", b"application/json")
 BYTES = (b"content-type", b"application/octet-stream")
 TIMEOUT_HEADER = b"x-request-timeout-ms"
+# Of the largest size, until they are answered; smaller ones may be as many more.
+HELD_BODIES = 16
 # Nobody is left to read it, but logs and metrics have it.
 GONE = 499
+# In a scope: an `Exchange` that was begun already.
+BEGUN = "deepkits.begun"
 log = logging.getLogger(__name__)
 
 
@@ -70,9 +81,12 @@ class App:
         self._services = services
         self._guard = Guard.of(config)
         self._max_bytes = int(config.max_body_mib * 2**20)
+        self._budget = Budget(HELD_BODIES * self._max_bytes)
         self._timeout_s = config.timeout_s
         statistics = Statistics()
         self._recorder = Recorder(config, metrics, statistics, engine.catalogue)
+        # Not every engine can.
+        self._infer_now: Callable[[Call], Answer | None] | None = getattr(engine, "infer_now", None)
         self._routes = make_routes(engine, metrics, services, statistics)
 
     @property
@@ -87,13 +101,10 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] == "http":
-            path: str = scope["path"]
             if scope["method"] == "POST":
-                if path.endswith("/infer") and path.startswith("/v2/models/"):
-                    await self._compute(scope, receive, send, path[11:-6], "rest")
-                    return
-                if path.endswith("/predict") and path.startswith("/models/"):
-                    await self._compute(scope, receive, send, path[8:-8], "predict")
+                target, protocol = _target(scope["path"])
+                if protocol:
+                    await self._compute(scope, receive, send, target, protocol)
                     return
             await self._route(scope, receive, send)
         elif scope["type"] == "lifespan":
@@ -104,29 +115,24 @@ class App:
     async def _compute(
         self, scope: Scope, receive: Receive, send: Send, target: str, protocol: str
     ) -> None:
-        model, _, version = target.partition("/versions/")
-        headers = dict(scope["headers"])
-        at = Exchange(scope["path"], headers, model, version, protocol, time.perf_counter())
-        extra: HeaderList
+        at = scope.get(BEGUN) or _begin(scope["path"], scope["headers"], target, protocol)
         try:
-            at.tenant = self._guard.admit(headers)
-            body = await read_body(receive, headers, self._max_bytes, BODY_TIMEOUT_S)
-            at.received_bytes = len(body)
-            if protocol == "rest":
-                content, extra = await self._infer(at, body, receive)
-            else:
-                content, extra = await self._predict(at, body, receive), [JSON]
-        except ServeError as error:
-            at.status, at.code = error.status, error.code
-            content, extra = _refusal(error)
+            if at.call is None:
+                at.tenant = self._guard.admit(at.headers)
+                body = await read_body(receive, at.headers, self._max_bytes, self._budget)
+                at.held_bytes = len(body)
+                self._decode(at, body)
+            assert at.call is not None
+            answer = await until_disconnect(self._engine.infer(at.call), receive)
+            content, extra = self._encode(at, answer)
         except asyncio.CancelledError:
             at.status, at.code = GONE, "cancelled"
             self._recorder.finish(at)
             raise
-        except Exception:
-            log.exception("a request for model %r failed", at.model)
-            at.status, at.code = 500, "internal"
-            content, extra = _refusal(ServeError("the service failed; its log says why"))
+        except Exception as error:  # noqa: BLE001 - logged; the caller is told that it failed
+            content, extra = _fail(at, error)
+        finally:
+            self._budget.give(at.held_bytes)
         if at.status != GONE:
             at.sent_bytes = len(content)
             extra.append((b"content-length", b"%d" % len(content)))
@@ -134,55 +140,93 @@ class App:
             await send({"type": "http.response.body", "body": content})
         self._recorder.finish(at)
 
-    async def _infer(self, at: Exchange, body: bytes, receive: Receive) -> tuple[bytes, HeaderList]:
-        header_size = at.headers.get(b"inference-header-content-length")
-        if header_size is None:
-            request = oip.decode(body)
-        else:
-            at.protocol = "binary"
-            if not header_size.isdigit() or len(header_size) > 18:
-                raise BadRequest(
-                    f"Inference-Header-Content-Length={oip.shown(header_size)} is not a size"
-                )
-            request = oip.decode(body, int(header_size))
-        at.id = request.id
-        answer = await self._ask(at, receive, request.inputs, request.timeout_s, request.priority)
-        content, size = oip.encode(answer.outputs, request, answer.model, answer.version)
-        if size is None:
-            return content, [JSON]
-        return content, [BYTES, (b"inference-header-content-length", b"%d" % size)]
+    def answer_now(
+        self, path: str, headers: HeaderList, body: bytes
+    ) -> Exchange | tuple[int, bytes, HeaderList] | None:
+        """Answer a POST request at once, if nothing has to be waited for.
 
-    async def _predict(self, at: Exchange, body: bytes, receive: Receive) -> bytes:
-        content = oip.parse_json(body)
-        service = self._services.get(at.model)
-        if service is None:
-            inputs = predict.decode(content, self._engine.find(at.model, at.version).inputs)
-        else:
-            try:
-                inputs = service.decode(content)
-            except ValueError as error:
-                raise BadRequest(str(error)) from None
-        outputs = (await self._ask(at, receive, inputs)).outputs
-        encoded = predict.encode(outputs) if service is None else service.encode(outputs)
-        return orjson.dumps(encoded, option=orjson.OPT_SERIALIZE_NUMPY)
+        Args:
+            path: of the request, without its query.
+            headers: lower-case names.
+            body: all of it.
+        Returns:
+            Status, content and headers of the answer; or what is known of the request so far, for
+            `__call__` to go on with (as `BEGUN` in its scope); None: it is not even an inference.
+        """
+        target, protocol = _target(path)
+        if not protocol or self._infer_now is None:
+            return None
+        at = _begin(path, headers, target, protocol)
+        try:
+            at.tenant = self._guard.admit(at.headers)
+            check_length(at.headers, self._max_bytes)
+            check_size(body, self._max_bytes)
+            self._decode(at, body)
+            assert at.call is not None
+            answer = self._infer_now(at.call)
+            if answer is None:
+                self._budget.take(len(body))
+                at.held_bytes = len(body)
+                return at
+            content, extra = self._encode(at, answer)
+        except Exception as error:  # noqa: BLE001 - logged; the caller is told that it failed
+            content, extra = _fail(at, error)
+        at.sent_bytes = len(content)
+        extra.append((b"content-length", b"%d" % len(content)))
+        self._recorder.finish(at)
+        return at.status, content, extra
 
-    async def _ask(
-        self,
-        at: Exchange,
-        receive: Receive,
-        inputs: Mapping[str, Any],
-        timeout_s: float | None = None,
-        priority: int = 0,
-    ) -> Answer:
+    def _decode(self, at: Exchange, body: bytes) -> None:
+        """The body as a call to the engine."""
+        at.received_bytes = len(body)
+        timeout_s, priority = None, 0
+        if at.protocol == "predict":
+            inputs = self._decode_typed(at, body)
+        else:
+            request = at.request = self._decode_request(at, body)
+            at.id, timeout_s, priority = request.id, request.timeout_s, request.priority
+            inputs = request.inputs
         if given := at.headers.get(TIMEOUT_HEADER):
             header_s = _timeout(given)
             timeout_s = header_s if timeout_s is None else min(timeout_s, header_s)
         if timeout_s is not None:
             timeout_s = min(timeout_s, self._timeout_s)
-        call = Call(at.model, inputs, at.version, timeout_s, priority, at.tenant, at.id)
-        at.answer = await until_disconnect(self._engine.infer(call), receive)
+        at.call = Call(at.model, inputs, at.version, timeout_s, priority, at.tenant, at.id)
+
+    def _decode_request(self, at: Exchange, body: bytes) -> oip.Request:
+        header_size = at.headers.get(b"inference-header-content-length")
+        if header_size is None:
+            return oip.decode(body)
+        at.protocol = "binary"
+        if not header_size.isdigit() or len(header_size) > 18:
+            raise BadRequest(
+                f"Inference-Header-Content-Length={oip.shown(header_size)} is not a size"
+            )
+        return oip.decode(body, int(header_size))
+
+    def _decode_typed(self, at: Exchange, body: bytes) -> Arrays:
+        content = oip.parse_json(body)
+        service = self._services.get(at.model)
+        if service is None:
+            return predict.decode(content, self._engine.find(at.model, at.version).inputs)
+        try:
+            return service.decode(content)
+        except ValueError as error:
+            raise BadRequest(str(error)) from None
+
+    def _encode(self, at: Exchange, answer: Answer) -> tuple[bytes, HeaderList]:
+        """The answer as a body and its headers."""
+        at.answer = answer
         at.computed_s = time.perf_counter()
-        return at.answer
+        if at.request is None:
+            service = self._services.get(at.model)
+            outputs = answer.outputs
+            encoded = predict.encode(outputs) if service is None else service.encode(outputs)
+            return orjson.dumps(encoded, option=orjson.OPT_SERIALIZE_NUMPY), [JSON]
+        content, size = oip.encode(answer.outputs, at.request, answer.model, answer.version)
+        if size is None:
+            return content, [JSON]
+        return content, [BYTES, (b"inference-header-content-length", b"%d" % size)]
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
@@ -220,6 +264,30 @@ class App:
         else:
             await self._routes(scope, receive, send)
         return tenant
+
+
+def _target(path: str) -> tuple[str, str]:
+    """Which model a path asks, and how; no protocol: it is not an inference."""
+    if path.endswith("/infer") and path.startswith("/v2/models/"):
+        return path[11:-6], "rest"
+    if path.endswith("/predict") and path.startswith("/models/"):
+        return path[8:-8], "predict"
+    return "", ""
+
+
+def _begin(path: str, headers: HeaderList, target: str, protocol: str) -> Exchange:
+    model, _, version = target.partition("/versions/")
+    return Exchange(path, dict(headers), model, version, protocol, time.perf_counter())
+
+
+def _fail(at: Exchange, error: Exception) -> tuple[bytes, HeaderList]:
+    """An answer without a result."""
+    if isinstance(error, ServeError):
+        at.status, at.code = error.status, error.code
+        return _refusal(error)
+    log.error("a request for model %r failed", at.model, exc_info=error)
+    at.status, at.code = 500, "internal"
+    return _refusal(ServeError("the service failed; its log says why"))
 
 
 def _refusal(error: ServeError, scheme: bytes = b"Bearer") -> tuple[bytes, HeaderList]:

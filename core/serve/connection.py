@@ -30,8 +30,11 @@ _TOO_LARGE = (
 
 def server_settings() -> dict[str, Any]:
     """What `uvicorn.Config` needs for these bounds, and to say no more than it has to."""
+    # It is built upon the protocol below.
+    from core.serve.express import ExpressProtocol
+
     return {
-        "http": BoundedProtocol,
+        "http": ExpressProtocol,
         "ws": "none",
         "timeout_keep_alive": KEEP_ALIVE_S,
         "server_header": False,
@@ -89,7 +92,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.headers) > MAX_HEADERS or (is_long and self._head_size() > MAX_HEAD_BYTES):
             self._refuse()
         elif not self.transport.is_closing():
-            super().on_headers_complete()
+            self.pass_head()
+
+    def pass_head(self) -> None:
+        """The head is within the bounds: the request begins."""
+        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """What comes after the answer is thrown away, but not without end."""
@@ -105,11 +112,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is there."""
+        self.end_request()
+        if not self.transport.is_closing():
+            super().on_message_complete()
+
+    def end_request(self) -> None:
+        """What comes next is another one."""
         self._num_head_bytes = 0
         if self._sending is not None:
             self._got_all()
-        if not self.transport.is_closing():
-            super().on_message_complete()
 
     def pause_writing(self) -> None:
         """The answer waits for its reader."""

@@ -80,6 +80,9 @@ def _paths(served: Served, service: Service[Any, Any] | None, version: str) -> d
         f"/models/{served.name}{at}/predict": {
             "post": _operation(f"Predict with {which}: typed JSON", takes, gives, served)
         },
+        f"/models/{served.name}/example": {
+            "get": _operation(f"A request that {served.name} takes, to begin with")
+        },
         f"/v2/models/{served.name}{at}/infer": {
             "post": _operation(
                 f"Infer with {which}: Open Inference Protocol, JSON or binary tensors",

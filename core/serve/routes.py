@@ -13,10 +13,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from core.kit import Service
-from core.serve import metadata
+from core.serve import metadata, predict
 from core.serve.engine import Engine, Served
 from core.serve.errors import BadRequest, NotFound, ServeError
-from core.serve.limits import read_body
+from core.serve.limits import Budget, read_body
 from core.serve.metadata import Statistics
 from core.serve.metrics import Metrics
 from core.serve.oip import parse_json, shown
@@ -46,6 +46,7 @@ def make_routes(
         Route("/v2/repository/index", models.index, methods=["POST"]),
         Route("/v2/repository/models/{name}/load", models.load, methods=["POST"]),
         Route("/v2/repository/models/{name}/unload", models.unload, methods=["POST"]),
+        Route("/models/{name}/example", _example(engine, services)),
         *_pages(engine, metrics, services),
     ]
     for what, endpoint in (
@@ -163,6 +164,18 @@ def _health(engine: Engine) -> list[Route]:
     ]
 
 
+def _example(engine: Engine, services: Services) -> Endpoint:
+    async def answer(request: Request) -> Response:
+        """GET /models/{name}/example: what its predict takes, to begin with."""
+        served = engine.find(*_named(request))
+        service = services.get(served.name)
+        if service is None:
+            return as_json(predict.example(served))
+        return as_json(service.request_schema["examples"][0])
+
+    return answer
+
+
 def _pages(engine: Engine, metrics: Metrics, services: Services) -> list[Route]:
     def page(content: bytes, kind: str) -> Endpoint:
         async def answer(_: Request) -> Response:
@@ -200,7 +213,7 @@ def _named(request: Request) -> tuple[str, str]:
 async def _content(request: Request) -> dict[str, Any]:
     """The JSON object of a request; {} where it has no body."""
     headers = dict(request.scope["headers"])
-    body = await read_body(request.receive, headers, MAX_BYTES, BODY_TIMEOUT_S)
+    body = await read_body(request.receive, headers, MAX_BYTES, Budget(MAX_BYTES), BODY_TIMEOUT_S)
     return parse_json(body) if body else {}
 
 

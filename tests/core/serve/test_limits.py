@@ -3,8 +3,8 @@ import asyncio
 import pytest
 
 from core.serve.config import ServeConfig
-from core.serve.errors import BadRequest, Cancelled, TooLarge
-from core.serve.limits import Slow, WrongEncoding, read_body, until_disconnect
+from core.serve.errors import BadRequest, Cancelled, Overloaded, TooLarge
+from core.serve.limits import Budget, Slow, WrongEncoding, read_body, until_disconnect
 from tests.core.serve.small_engine import SmallEngine, app_of, ask, get, post
 
 INFER = "/v2/models/double/infer"
@@ -25,8 +25,9 @@ def pieces(*bodies, last="http.disconnect"):
     return receive
 
 
-def read(receive, headers=(), max_bytes=10, timeout_s=5.0):
-    return asyncio.run(read_body(receive, dict(headers), max_bytes, timeout_s))
+def read(receive, headers=(), max_bytes=10, timeout_s=5.0, budget=None):
+    budget = budget or Budget(100)
+    return asyncio.run(read_body(receive, dict(headers), max_bytes, budget, timeout_s))
 
 
 @pytest.mark.parametrize("bodies", [[b""], [b"a" * 10], [b"a" * 5, b"b" * 5], [b"a", b"", b"b"]])
@@ -74,8 +75,54 @@ def test_a_compressed_body_is_refused(encoding):
 
 
 def test_a_body_that_does_not_come_is_not_waited_for():
-    with pytest.raises(Slow, match=r"0\.01 s"):
+    with pytest.raises(Slow, match=r"1 bytes came in 0\.01 s"):
         read(pieces(b"a", last="nothing"), timeout_s=0.01)
+
+
+def test_a_body_that_comes_fast_enough_has_its_time():
+    async def trickle():
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b"a" * 2**16, "more_body": len(given) < 5}
+
+    given = []
+
+    async def receive():
+        given.append(1)
+        return await trickle()
+
+    assert len(read(receive, max_bytes=2**20, timeout_s=0.02, budget=Budget(2**20))) == 5 * 2**16
+
+
+def test_bodies_are_held_up_to_a_bound_until_they_are_answered():
+    budget = Budget(10)
+    assert read(pieces(b"a" * 6, last="http.request"), budget=budget) == b"a" * 6
+    for given in ([b"b" * 5], [b"b", b"b" * 4], [b"b" * 11]):
+        with pytest.raises(Overloaded, match=r"[67] bytes are held"):
+            read(pieces(*given, last="http.request"), budget=budget, max_bytes=20)
+    assert read(pieces(b"b" * 4, last="http.request"), budget=budget) == b"b" * 4
+    budget.give(6)
+    assert read(pieces(b"c", b"c" * 5, last="http.request"), budget=budget) == b"c" * 6
+
+
+def test_what_was_answered_or_went_away_is_not_held():
+    app = app_of(config=ServeConfig(max_body_mib=0.001, access_log=False))
+    body = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1,3],"data":[1,2,3]}]}' + b" " * 900
+
+    async def run():
+        for _ in range(40):
+            assert (await ask(app, "POST", INFER, body)).status == 200
+            assert (await ask(app, "POST", INFER, b"?" * 1000)).status == 400
+        slow = "/v2/models/slow/infer"
+        waiting = [asyncio.create_task(ask(app, "POST", slow, body)) for _ in range(20)]
+        await asyncio.sleep(0.01)
+        refused = await ask(app, "POST", INFER, body)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return refused, await ask(app, "POST", INFER, body)
+
+    refused, answered = asyncio.run(run())
+    assert (refused.status, refused.headers["retry-after"], answered.status) == (429, "1", 200)
 
 
 def test_a_caller_who_goes_away_while_sending_is_cancelled():

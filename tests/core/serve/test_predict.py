@@ -1,8 +1,11 @@
+import contextlib
 import json
 from types import MappingProxyType
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from core.serve import predict
 from core.serve.errors import BadRequest
@@ -130,3 +133,18 @@ def test_predict_of_all_types():
     }
     reply = post(app_of(engine), "/models/echo/predict", json.dumps(content).encode())
     assert reply.json == {f"out{name[2:]}": values for name, values in content.items()}
+
+
+TENSORS = (X, Tensor("n", "int8", ()), Tensor("flags", "bool", (1, "any")))
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.fixed_dictionaries({"x": VALUES, "n": VALUES, "flags": VALUES}))
+def test_decode_never_fails_with_an_error_of_its_own(content):
+    with contextlib.suppress(BadRequest):
+        predict.decode(content, TENSORS)
