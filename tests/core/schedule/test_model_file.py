@@ -3,11 +3,14 @@ import hashlib
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from core.schedule.kept import PREFIX, Kept
 from core.schedule.model_file import hash_model, open_model
 from core.schedule.trial import describe
+from edge.onnx_file import onnx_signature
 
 
 def value(name, shape, dtype=TensorProto.FLOAT):
@@ -98,6 +101,22 @@ def test_another_file_than_meant_is_refused(path, tmp_path):
     path.write_bytes(b"\x08\x08 nonsense")
     with pytest.raises(ValueError, match="not an ONNX file"):
         open_model(path, "")
+
+
+@settings(max_examples=300, deadline=None)
+@given(at=st.integers(0, 10_000), byte=st.integers(0, 255), end=st.integers(1, 10_000))
+def test_a_damaged_file_has_a_signature_or_is_refused(at, byte, end):
+    nodes = [helper.make_node("Identity", ["x"], ["y"])]
+    graph = helper.make_graph(nodes, "g", [value("x", ["n", 3])], [value("y", ["n", 3])])
+    data = bytearray(helper.make_model(graph).SerializeToString())
+    data[at % len(data)] = byte
+    try:
+        inputs, outputs = onnx_signature(bytes(data[: 1 + end % len(data)]))
+    except ValueError:
+        return
+    for found in (*inputs, *outputs):
+        assert isinstance(found.name, str)
+        assert all(isinstance(axis, int | str) for axis in found.shape or ())
 
 
 def folder(path):

@@ -313,6 +313,19 @@ async def test_a_kill_during_a_batch_loses_nothing(slow, linear):
     assert why == "worker 'w0' was ended by SIGKILL"
 
 
+def test_it_works_on_uvloop_as_well(linear):
+    uvloop = pytest.importorskip("uvloop")
+
+    async def run():
+        async with running_pool(1, [("linear@1", linear, 8)]) as pool:
+            os.kill(pool.processes["w0"], signal.SIGKILL)
+            jobs = [ask(pool, inputs=rows(k)) for k in range(20)]
+            return [result.outputs["y"][0, 0] for result in await asyncio.gather(*jobs)]
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(asyncio.wait_for(run(), SOON)) == [9 * k for k in range(20)]
+
+
 @in_loop
 async def test_a_job_that_loses_two_workers_fails_and_the_pool_goes_on(slow, linear):
     models = [("slow@1", slow, 1), ("linear@1", linear, 8)]
@@ -328,6 +341,7 @@ async def test_a_job_that_loses_two_workers_fails_and_the_pool_goes_on(slow, lin
         np.testing.assert_array_equal(result.outputs["y"], [[9.0, 12.0]])
 
 
+@pytest.mark.slow
 @in_loop
 async def test_a_worker_that_hangs_is_ended_and_its_job_tried_once_more(slow, linear):
     deaths = []
