@@ -39,6 +39,8 @@ def server_settings() -> dict[str, Any]:
         "timeout_keep_alive": KEEP_ALIVE_S,
         "server_header": False,
         "access_log": False,
+        # Whoever sends no HTTP gets 400; a line for each would let anybody fill the log.
+        "log_level": "error",
         # Addresses in X-Forwarded-For are for whoever stands in front, not for this service.
         "proxy_headers": False,
     }
