@@ -11,7 +11,7 @@ from core.schedule.job import Batch, Device, Model
 from core.schedule.placement import balance, bound
 
 # Of a model's SLO: a batch takes at most this, since a job may wait for one and be in the next.
-BATCH_SHARE = 0.45
+BATCH_SHARE = 0.65
 # Of what the SLO leaves beside a run: so long a device may be busy with another group's model.
 BLOCK_SHARE = 0.6
 # A larger batch has to save this much of a row's time.
@@ -20,6 +20,11 @@ WORTH = 0.01
 SLOW_STEP = 0.5
 # Spread as if at this share of the most that the devices can do: where it matters.
 PLANNED_LOAD = 0.95
+# Of devices in a group from which on one of them is free soon enough for whoever is in a hurry.
+FREE_SOON = 3
+# What a pair that holds up others costs more in the plan: if it makes them late, or nearly so.
+APART, LESS = 3.0, 1.2
+ROUNDS = 3
 # Pairs dearer than this times the best are used only by the way.
 GOOD = 1.05
 # The mix is of this long, or of this many rows if they took longer.
@@ -95,6 +100,11 @@ class Pair:
         self.is_good = False
         self.is_probing = False
 
+    @property
+    def one_s(self) -> float:
+        """Duration of one row."""
+        return self.seconds[1] * self.group.scale
+
     def size(self, max_batch: int, slo_s: float, largest: int) -> None:
         """Find the batch that is worth while within the SLO."""
         scale, limit = self.group.scale, BATCH_SHARE * slo_s
@@ -160,7 +170,7 @@ def connect(model: Served, groups: Iterable[Group], costs: CostTable) -> None:
         pair.seconds = seconds
         pair.size(spec.max_batch, spec.slo_s, costs.largest(spec.key, group.kind))
         known.append(pair)
-    known.sort(key=lambda pair: pair.seconds[1] * pair.group.scale)
+    known.sort(key=lambda pair: pair.one_s)
     model.pairs, model.unknown = known, unknown
     model.good = [pair for pair in known if pair.is_good]
     model.fastest = [
@@ -194,7 +204,7 @@ def spread(models: Sequence[Served], groups: Sequence[Group]) -> None:
         model.good = [pair for pair in model.pairs if pair.is_good]
         for pair in model.good:
             group = pair.group
-            spare = model.spec.slo_s - pair.seconds[1] * group.scale
+            spare = model.spec.slo_s - pair.one_s
             group.block_s = min(group.block_s, max(0.0, BLOCK_SHARE * spare))
             group.loads[model] = pair.share * pair.row_s / len(group.workers)
 
@@ -226,18 +236,54 @@ def _together(models: Sequence[Served], counts: dict[str, float]) -> None:
         else 1.0 / min(pair.row_s for pair in model.pairs)
         for model in models
     }
-    most = bound(rates, costs, counts).rate
-    scale = PLANNED_LOAD * most / sum(rates.values())
-    plan = balance({key: rate * scale for key, rate in rates.items()}, costs, counts)
+    for _ in range(ROUNDS):
+        most = bound(rates, costs, counts).rate
+        scale = PLANNED_LOAD * most / sum(rates.values())
+        plan = balance({key: rate * scale for key, rate in rates.items()}, costs, counts)
+        for model in models:
+            for pair in model.pairs:
+                key = (model.spec.key, pair.group.key)
+                pair.share = plan.share.get(key, 0.0)
+                pair.is_good = plan.dearness.get(key, inf) <= GOOD
+        if not _part(models, rates, costs):
+            break
+
+
+def _part(
+    models: Sequence[Served], rates: dict[str, float], costs: dict[tuple[str, str], float]
+) -> bool:
+    """Make pairs dearer that would hold up others on their device; whether there were any.
+
+    A run cannot be interrupted. Rates and costs do not show that a model with long runs makes one
+    with a short SLO late, wherever they share a device.
+    """
+    together: dict[Group, list[tuple[float, Served, Pair]]] = {}
     for model in models:
         for pair in model.pairs:
-            key = (model.spec.key, pair.group.key)
-            pair.share = plan.share.get(key, 0.0)
-            pair.is_good = plan.dearness.get(key, inf) <= GOOD
+            if pair.is_good:
+                load = rates[model.spec.key] * pair.share * pair.row_s
+                together.setdefault(pair.group, []).append((load, model, pair))
+    dearer: dict[tuple[str, str], float] = {}
+    for group, loads in together.items():
+        if len(group.workers) >= FREE_SOON:
+            continue
+        for long_load, long, pair in loads:
+            for short_load, short, other in loads:
+                if short is long:
+                    continue
+                held_up = pair.one_s / max(short.spec.slo_s - other.one_s, 1e-9)
+                if held_up > 1.0 and short_load < long_load:
+                    dearer[short.spec.key, group.key] = APART
+                elif held_up > BLOCK_SHARE:
+                    by = APART if held_up > 1.0 else LESS
+                    key = (long.spec.key, group.key)
+                    dearer[key] = max(by, dearer.get(key, 1.0))
+    for pair_key, by in dearer.items():
+        costs[pair_key] *= by
+    return bool(dearer)
 
 
 def _fits(model: Served, pair: Pair) -> bool:
     """Fast enough for the SLO; where no pair is, all are."""
     slo_s = model.spec.slo_s
-    one = pair.seconds[1] * pair.group.scale
-    return one <= max(slo_s, model.fastest[1])
+    return pair.one_s <= max(slo_s, model.fastest[1])
