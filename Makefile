@@ -63,7 +63,7 @@ aarch64: .venv/.dev
 
 system: ## Debian packages that some tests need
 	$(SUDO) apt-get update
-	$(SUDO) apt-get install --yes --no-install-recommends chromium libc6-arm64-cross mmdebstrap prometheus qemu-user
+	$(SUDO) apt-get install --yes --no-install-recommends chromium curl libc6-arm64-cross mmdebstrap prometheus qemu-user
 
 lock: .venv/.dev ## pin the newest releases that are a week old in requirements
 	sh requirements/lock.sh

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tritonclient.http
+from tritonclient.utils import np_to_triton_dtype
 
 ROOT = Path(__file__).parents[1]
 # What a device has: `pip install '.[edge]'`, and nothing that came with something else.
@@ -73,6 +75,32 @@ def opened(page, profile):
     return done.stdout
 
 
+def served(bundle, batch, cwd):
+    """Probabilities from the kit's service, and the answer to its own curl line."""
+    command = [sys.executable, "-m", "kits.fraud.serve", f"bundle={bundle}", "server.port=0"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "DEEPKITS_HOME": str(cwd / "keys")}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as service:
+        try:
+            first = service.stdout.readline()
+            assert "fraud@0.1.0 ready on " in first
+            lines = [service.stdout.readline() for _ in range(3)]
+            answers = [json.loads(call(["bash", "-ec", line], cwd)) for line in lines]
+            assert answers[0] == {"state": "ready"}
+            assert answers[1]["name"] == "fraud"
+            client = tritonclient.http.InferenceServerClient(first.split()[3].split("//")[1])
+            inputs = []
+            for name, array in batch.items():
+                kind = np_to_triton_dtype(array.dtype)
+                inputs.append(tritonclient.http.InferInput(name, array.shape, kind))
+                inputs[-1].set_data_from_numpy(array)
+            found = client.infer("fraud", inputs).as_numpy("probability")
+            client.close()
+        finally:
+            service.terminate()
+        assert service.wait(timeout=60) == 0
+    return found, answers[2]
+
+
 def emulator():
     spec = importlib.util.spec_from_file_location("emulator", ROOT / "tests/aarch64/emulator.py")
     module = importlib.util.module_from_spec(spec)
@@ -120,6 +148,10 @@ def test_a_trained_run_travels_as_one_signed_bundle_to_every_target(tmp_path, de
         scores[target] = np.load(output)["probability"]
         assert len(scores[target]) == 8
     np.testing.assert_allclose(scores["x86_64-openvino-cpu"], scores["x86_64-ort-cpu"], atol=1e-5)
+
+    found, answer = served(bundle, batch, tmp_path)
+    np.testing.assert_allclose(found, scores["x86_64-ort-cpu"], atol=1e-6)
+    assert 0 <= answer["payments"][0]["probability"] <= 1
 
     arm = emulator()
     if reason := arm.reason_to_skip():
