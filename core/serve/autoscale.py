@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import ceil, exp
 
+# Of a batch's time: what a request may wait, and what shows how the queue grows.
+BATCHES, SEEN_BATCHES = 1.5, 4.0
+
 
 @dataclass(frozen=True)
 class Load:
@@ -17,6 +20,7 @@ class Load:
     queue_delay_s: float  # how long the oldest waiting request waits
     utilisation: float  # share of the time in which a worker computed, of all workers; 0 to 1
     rows_per_s: float  # completed
+    batch_s: float = 0.0  # how long one took
     refused: bool = False  # a request was turned away for want of capacity
     ready: int = 1  # workers that take requests
 
@@ -57,6 +61,8 @@ class Autoscaler:
 
     rule: ScaleRule
     wanted: int = field(init=False)
+    _delay_s: float = field(init=False, default=0.0)  # the rule's, for such batches
+    _up_after_s: float = field(init=False, default=0.0)
     _pressed_s: float | None = field(init=False, default=None)  # since when
     _pressed_delay_s: float = field(init=False, default=0.0)  # the queue's delay then
     _calm_s: float | None = field(init=False, default=None)
@@ -83,7 +89,10 @@ class Autoscaler:
         self._smooth(now, load)
         if load.queue_delay_s > 0 or load.utilisation > 0 or load.refused or self._used_s is None:
             self._used_s = now
-        is_pressed = load.refused or load.queue_delay_s > self.rule.delay_s
+        # Where one batch takes longer than may be waited, a wait of one batch is no sign of load.
+        self._delay_s = max(self.rule.delay_s, BATCHES * load.batch_s)
+        self._up_after_s = max(self.rule.up_after_s, load.batch_s)
+        is_pressed = load.refused or load.queue_delay_s > self._delay_s
         self._note_pressure(now, load, is_pressed=is_pressed)
         if self._is_changing(now, load):
             return self.wanted
@@ -121,7 +130,7 @@ class Autoscaler:
             return
         self._pressed_s = None
         fits = self.wanted <= 1 or self._fits(self.wanted - 1)
-        if load.queue_delay_s > self.rule.delay_s / 2 or not fits:
+        if load.queue_delay_s > self._delay_s / 2 or not fits:
             self._calm_s = None
         elif self._calm_s is None:
             self._calm_s = now
@@ -144,7 +153,7 @@ class Autoscaler:
         return now - max(self._ready_s, self._changed_s) < self.rule.settle_s
 
     def _grow(self, now: float, load: Load) -> None:
-        if self._pressed_s is None or now - self._pressed_s < self.rule.up_after_s:
+        if self._pressed_s is None or now - self._pressed_s < self._up_after_s:
             return
         if self._rows_before is not None:
             # What the growth before has brought, now that it had time to.
@@ -167,7 +176,10 @@ class Autoscaler:
         assert self._pressed_s is not None
         if load.refused:
             return 2 * self.wanted
-        elapsed = max(self.rule.up_after_s, now - self._pressed_s)
+        elapsed = max(self._up_after_s, now - self._pressed_s)
+        if elapsed < SEEN_BATCHES * load.batch_s:
+            # Between two batches the oldest wait grows by a second each second, at any load.
+            return self.wanted + 1
         growth = (load.queue_delay_s - self._pressed_delay_s) / elapsed
         return ceil(self.wanted / (1 - min(0.75, max(0.0, growth))))
 

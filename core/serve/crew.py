@@ -54,7 +54,9 @@ class Crew:
         self._numbers = count()
         self._specs: dict[str, WorkerSpec] = {}  # those that are, or come
         self._changes: set[asyncio.Task[None]] = set()
-        self._done: deque[tuple[float, int, float]] = deque()  # when, rows, seconds
+        # Computed since the last look, and at the looks before: rows, batches, seconds.
+        self._rows, self._batches, self._busy_s = 0, 0, 0.0
+        self._looks: deque[tuple[int, int, float]] = deque(maxlen=round(WINDOW_S / TICK_S))
         self._refused = False
         self._arrival = asyncio.Event()
         self._pause_s = 0.0
@@ -103,7 +105,7 @@ class Crew:
         return wanted
 
     def note_refusal(self) -> None:
-        """A request was turned away because there are too few workers."""
+        """A request was turned away because as many wait as may."""
         self._refused = True
 
     async def stop(self) -> None:
@@ -119,24 +121,31 @@ class Crew:
         """Look at the load again and again."""
         while True:
             await asyncio.sleep(TICK_S)
-            now = time.monotonic()
-            load = self._load(now)
-            if self._config.auto_scale:
-                self.scaler.observe(now, load)
-            self._adjust()
-            self._metrics.workers(load.ready, self.scaler.wanted)
-            self._metrics.waiting(self.pool.num_waiting)
+            try:
+                self._look(time.monotonic())
+            except Exception:
+                # A mistake in a number must not end the care for the workers.
+                LOG.exception("the load could not be looked at")
+
+    def _look(self, now: float) -> None:
+        load = self._load(now)
+        if self._config.auto_scale:
+            self.scaler.observe(now, load)
+        self._adjust()
+        self._metrics.workers(load.ready, self.scaler.wanted)
+        self._metrics.waiting(self.pool.num_waiting)
 
     def _load(self, now: float) -> Load:
-        while self._done and self._done[0][0] < now - WINDOW_S:
-            self._done.popleft()
+        self._looks.append((self._rows, self._batches, self._busy_s))
+        self._rows, self._batches, self._busy_s = 0, 0, 0.0
+        rows, batches, busy_s = (sum(part) for part in zip(*self._looks, strict=True))
         ready = len(self.pool.workers)
-        busy_s = sum(seconds for _, _, seconds in self._done)
         refused, self._refused = self._refused, False
         return Load(
             queue_delay_s=self._scheduler.queue_delay_s(now),
             utilisation=min(1.0, busy_s / (WINDOW_S * max(1, ready))),
-            rows_per_s=sum(rows for _, rows, _ in self._done) / WINDOW_S,
+            rows_per_s=rows / WINDOW_S,
+            batch_s=busy_s / max(1, batches),
             refused=refused,
             ready=ready,
         )
@@ -194,7 +203,9 @@ class Crew:
     def _on_batch(
         self, model: str, rows: int, queue_s: Sequence[float], seconds: float, worker: str
     ) -> None:
-        self._done.append((time.monotonic(), rows, seconds))
+        self._rows += rows
+        self._batches += 1
+        self._busy_s += seconds
         self._metrics.batch(model, rows, queue_s, seconds, worker)
 
     def _on_death(self, _: str, reason: str) -> None:

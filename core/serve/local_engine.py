@@ -139,6 +139,20 @@ class LocalEngine:
             if not self._num_running:
                 self._is_idle.set()
 
+    def infer_now(self, call: Call) -> Answer | None:
+        """The answer of a model that computes here and now; None: ask `infer`.
+
+        Raises:
+            ServeError: the subclass says what happened.
+        """
+        if self._state != "ready":
+            return None
+        version = self._catalogue.find(call.model, call.version)
+        if version.pipeline is None:
+            return None
+        rows = version.description.check(call.inputs)
+        return self._compute(version, call, rows) if rows <= version.block_rows else None
+
     def _compute(self, version: Version, call: Call, rows: int, queue_s: float = 0.0) -> Answer:
         assert version.pipeline is not None
         start = time.perf_counter()
@@ -188,7 +202,8 @@ class LocalEngine:
         except Refused as refused:
             if refused.refusal.reason == "unknown":
                 return await self._ask_newer(version, call)
-            self._crew.note_refusal()
+            if refused.refusal.reason == "full":
+                self._crew.note_refusal()
             raise _refusal(refused, call.model) from None
         except Expired:
             raise _late(call, timeout_s) from None

@@ -68,6 +68,7 @@ class Service:
             queue_delay_s=self.now - self.queue[0] if self.queue else 0.0,
             utilisation=min(1.0, sum(recent) / WINDOW_S / max(1, len(self.busy))),
             rows_per_s=len(recent) / WINDOW_S,
+            batch_s=sum(recent) / max(1, len(recent)),
             refused=self.is_refusing,
             ready=len(self.busy),
         )
@@ -102,6 +103,15 @@ def test_a_constant_load_changes_the_workers_at_most_twice_a_minute(load, noise)
     assert len(service.changes_in(0, 10)) <= 4
     # Five minutes of the same load do not keep it busy.
     assert len(service.changes_in(60, 300)) <= 4
+
+
+@pytest.mark.parametrize("load", [0.5, 0.9, 1.5, 3.0, 7.5])
+def test_batches_longer_than_the_objective_do_not_make_it_restless(load):
+    service = Service(ScaleRule(max_workers=8, delay_s=0.025), service_s=0.3)
+    service.run(900, load / service.service_s, noise=0.5)
+    assert most_in_a_minute(service, 10, 900) <= 2
+    assert len(service.changes_in(60, 900)) <= 6
+    assert load <= len(service.busy) <= load + 3
 
 
 @pytest.mark.parametrize("load", [1.5, 3.0, 6.0])
