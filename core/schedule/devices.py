@@ -26,6 +26,7 @@ START_S = 60.0
 GRACE_S = 2.0
 # Thread pools that are made when a library is imported, before anybody can say how large.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+SEND_BYTES = 4 << 20
 _LINE_BYTES = 1 << 16
 
 
@@ -61,6 +62,9 @@ class WorkerProcess:
         self._ended = asyncio.Event()
         self._grace_s = GRACE_S
         ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            # An image at once rather than in thirds, where the system allows so much.
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         with theirs:
             try:
                 self._process, self._stderr = _spawn(spec, theirs)
@@ -124,6 +128,9 @@ class WorkerProcess:
         Raises:
             ValueError: an array is of a type that is not sent.
         """
+        if self.is_gone:
+            self._loop.call_soon(on_answer, None)
+            return
         id_ = self._next_id()
         parts = pack("run", id_, arrays, content=_key_content(key))
         self._waiting[id_] = on_answer
@@ -188,8 +195,6 @@ class WorkerProcess:
         return self._last_id
 
     def _send(self, parts: Parts) -> None:
-        if self.is_gone:
-            return
         if self._unsent:
             self._unsent.append(parts)
             return

@@ -110,7 +110,6 @@ def pack(
         if size % ALIGNMENT:
             pieces.append(_PADDING[-size % ALIGNMENT])
         num_bytes += size + -size % ALIGNMENT
-    # As text: what may hold lists cannot be remembered.
     if num_bytes > MAX_BODY_BYTES:
         raise ValueError(f"{num_bytes} bytes of arrays are over {MAX_BODY_BYTES}; send fewer rows")
     layout = _encode(op, tuple(specs), content)

@@ -109,6 +109,7 @@ def test_a_killed_worker_is_known_at_once_and_its_end_told():
             await waiting
         with pytest.raises(Gone):
             await process.ask("ping")
+        assert await answer_to(process, "m@1", {}) is None
 
     with_worker(use)
 
