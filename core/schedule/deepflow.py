@@ -9,10 +9,10 @@ sooner that way, and only if its own models' next jobs are not late for it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
 
+from core.schedule.backlog import Backlog
 from core.schedule.costs import CostTable
 from core.schedule.fairness import Entry
 from core.schedule.job import Batch, Device, Job, Model, Refusal
@@ -32,8 +32,6 @@ RETRY_S = 1.0  # when nothing is known
 # The plan is renewed when models' shares of the arrivals moved by this much together.
 MIX_MOVED = 0.1
 DOUBT_S = 1.0  # a slowed device that was not seen this long may have recovered
-# A tenant below its fair share of the queue gets in above `max_queue` by this share of it.
-RESERVE = 8
 # A good device may be this much slower than waiting for a faster one would be.
 PATIENCE = 2.0
 
@@ -52,16 +50,11 @@ class DeepFlow:
         if max_queue < 1:
             raise ValueError(f"max_queue={max_queue} leaves no job room to wait; give 1 or more")
         self.costs = costs
-        self.max_queue = max_queue
         self.replan_s = replan_s
         self._models: dict[str, Served] = {}
         self._workers: dict[str, Worker] = {}
         self._groups: dict[tuple[str, int], Group] = {}
-        self._busy: dict[str, Served] = {}  # models with a queue
-        self._entries: dict[Job, tuple[Served, Entry]] = {}
-        self._jobs: dict[int, Job] = {}  # the same by number
-        self._latest: list[tuple[float, int]] = []  # heap: when it must start, number
-        self._tenants: dict[str, int] = {}
+        self._backlog = Backlog(max_queue)
         self._numbers = count()
         self._num_idle = 0
         self._planned_s = -inf
@@ -115,7 +108,7 @@ class DeepFlow:
                 if model is None or job.num_deaths > 1:  # one death may be the device's fault
                     lost.append(job)
                 else:
-                    self._queue(model, job)
+                    self._backlog.add(model, job)
             worker.batch = None
         self._reconnect()
         return lost
@@ -136,7 +129,7 @@ class DeepFlow:
             return []
         jobs = [entry[3] for entry in served.waiting.in_order()]
         for job in jobs:
-            self._unqueue(job)
+            self._backlog.remove(job)
         self._reconnect()
         return jobs
 
@@ -157,21 +150,27 @@ class DeepFlow:
             )
         model.arrived += size
         self._has_news = True
-        if self._entries:
-            refusal = self._crowded(job, model, now)
+        backlog = self._backlog
+        if backlog.entries:
+            refusal = backlog.refuse(job, model, now)
             if refusal is not None:
                 return refusal
-        fastest = model.fastest
-        if fastest and now + fastest[size] > job.deadline_s:
-            return Refusal("late", fastest[size])
-        self._queue(model, job)
+        if job.deadline_s < inf:
+            fastest = model.fastest
+            if fastest and now + fastest[size] > job.deadline_s:
+                return Refusal("late", fastest[size])
+            if not self._num_idle and not backlog.is_surely_in_time(model, job, now):
+                late_s = now + backlog.wait_s(model, job, now) - job.deadline_s
+                if late_s > 0.0:
+                    return Refusal("late", late_s)
+        self._backlog.add(model, job)
         return None
 
     def cancel(self, job: Job, now: float) -> bool:  # noqa: ARG002
         """Forget a job that waits; False: it runs already or is not here."""
-        if job not in self._entries:
+        if job not in self._backlog.entries:
             return False
-        self._unqueue(job)
+        self._backlog.remove(job)
         return True
 
     def finish(self, batch: Batch, now: float) -> None:
@@ -206,10 +205,11 @@ class DeepFlow:
 
     def dispatch(self, now: float) -> Sequence[Batch]:
         """What to start now; to be asked after every other call and at `next_event`."""
-        if not self._num_idle or not self._busy:
+        busy = self._backlog.busy
+        if not self._num_idle or not busy:
             return ()
         started: list[Batch] = []
-        while self._num_idle and self._busy:
+        while self._num_idle and busy:
             batch = self._next(now)
             if batch is None:
                 break
@@ -218,38 +218,23 @@ class DeepFlow:
 
     def expire(self, now: float) -> list[Job]:
         """Take out the waiting jobs that can no longer make their deadline."""
-        late = []
-        heap, jobs = self._latest, self._jobs
-        while heap and (heap[0][0] <= now or heap[0][1] not in jobs):
-            job = jobs.get(heappop(heap)[1])
-            if job is not None:
-                self._unqueue(job)
-                late.append(job)
+        late = self._backlog.pop_late(now)
         if self._is_stale or (self._has_news and now >= self._planned_s + self.replan_s):
             self.replan(now)
         return late
 
     def next_event(self, now: float) -> float:
         """When to ask `dispatch` and `expire` again if nothing happens before; may be inf."""
-        heap, jobs = self._latest, self._jobs
-        while heap and heap[0][1] not in jobs:
-            heappop(heap)
-        soonest = heap[0][0] if heap else inf
         if self._is_stale:
             return now
+        soonest = self._backlog.next_late_s()
         if self._has_news:
             return min(soonest, max(now, self._planned_s + self.replan_s))
         return soonest
 
     def queue_delay_s(self, now: float) -> float:
         """How long the oldest waiting job waits; 0 when none does."""
-        return max(
-            (
-                now - min(lane.entries[0][3].arrived_s for lane in model.waiting.lanes.values())
-                for model in self._busy.values()
-            ),
-            default=0.0,
-        )
+        return self._backlog.delay_s(now)
 
     def replan(self, now: float) -> None:
         """Renew the plan from the costs seen and the mix that arrived: milliseconds.
@@ -276,96 +261,6 @@ class DeepFlow:
             self._mix = mix
             self._spread_s = now
             spread(models, groups)
-
-    # The queue.
-
-    def _queue(self, model: Served, job: Job) -> None:
-        due = job.arrived_s + model.spec.slo_s
-        deadline = job.deadline_s
-        number = next(self._numbers)
-        entry = (-job.priority, due if due < deadline else deadline, number, job)
-        model.waiting.add(entry)
-        self._busy[model.spec.key] = model
-        self._entries[job] = (model, entry)
-        self._jobs[number] = job
-        tenants = self._tenants
-        tenants[job.tenant] = tenants.get(job.tenant, 0) + 1
-        if deadline < inf:
-            latest = self._latest
-            fastest = model.fastest
-            heappush(latest, (deadline - fastest[job.size] if fastest else deadline, number))
-            if len(latest) > 2 * len(self._jobs) + 1000:
-                latest[:] = [item for item in latest if item[1] in self._jobs]
-                heapify(latest)
-
-    def _unqueue(self, job: Job) -> None:
-        model, entry = self._entries[job]
-        model.waiting.remove(entry)
-        self._count_out(model, entry)
-
-    def _count_out(self, model: Served, entry: Entry) -> None:
-        job = entry[3]
-        del self._entries[job]
-        del self._jobs[entry[2]]
-        tenants = self._tenants
-        left = tenants[job.tenant] - 1
-        if left:
-            tenants[job.tenant] = left
-        else:
-            del tenants[job.tenant]
-        if not model.waiting.count:
-            self._busy.pop(model.spec.key, None)
-
-    def _crowded(self, job: Job, model: Served, now: float) -> Refusal | None:
-        """Why not to queue a job behind those that wait."""
-        tenants = self._tenants
-        mine = tenants.get(job.tenant, 0)
-        num_tenants = len(tenants) + (not mine)
-        has_share = mine * num_tenants >= self.max_queue
-        waiting = len(self._entries)
-        if waiting >= self.max_queue and (
-            has_share or num_tenants == 1 or waiting >= self.max_queue * (1 + 1 / RESERVE)
-        ):
-            return Refusal("full", self._retry_s(model, job, now))
-        if has_share and num_tenants > 1:
-            return Refusal("tenant", self._retry_s(model, job, now))
-        if not self._num_idle and job.deadline_s < inf:
-            # Most often there is time even if all that waits went first.
-            left = job.deadline_s - now
-            busy = self._busy.values()
-            for pair in model.good:
-                group = pair.group
-                wait_s = group.ready_s(now) + pair.seconds[job.size] * group.scale
-                if wait_s + group.backlog_s(busy) <= left:
-                    return None
-            late_s = self._wait_s(model, job, now) - left
-            if late_s > 0.0:
-                return Refusal("late", late_s)
-        return None
-
-    def _retry_s(self, model: Served, job: Job, now: float) -> float:
-        wait_s = self._wait_s(model, job, now)
-        return min(max(wait_s / 2, 0.001), 10 * RETRY_S)
-
-    def _wait_s(self, model: Served, job: Job, now: float) -> float:
-        """Until a job's answer, if it were queued now and all went by the plan; 0: unknown."""
-        due = min(job.arrived_s + model.spec.slo_s, job.deadline_s)
-        ahead = [
-            (
-                other,
-                other.waiting.rows_before(
-                    job.priority, due, job.tenant if other is model else None
-                ),
-            )
-            for other in self._busy.values()
-        ]
-        best = inf
-        for pair in model.good:
-            group = pair.group
-            wait_s = group.ready_s(now) + pair.seconds[job.size] * group.scale
-            wait_s += sum([rows * group.loads.get(other, 0.0) for other, rows in ahead])
-            best = min(best, wait_s)
-        return best if best < inf else 0.0
 
     # Devices.
 
@@ -421,7 +316,7 @@ class DeepFlow:
     def _next(self, now: float) -> Batch | None:
         """Start the most urgent batch that an idle device should take."""
         choices = []
-        for model in self._busy.values():
+        for model in self._backlog.busy.values():
             if model.unknown:
                 for pair in model.unknown:
                     if pair.group.idle and not pair.is_probing:
@@ -466,7 +361,7 @@ class DeepFlow:
                 if other_s >= taken or other is pair or their.idle:
                     continue
                 other_s += their.ready_s(now)
-                if other_s < taken and other_s + their.backlog_s(self._busy.values()) < taken:
+                if other_s < taken and other_s + their.backlog_s() < taken:
                     return None
         return chosen
 
@@ -474,13 +369,8 @@ class DeepFlow:
         group = pair.group
         worker = group.idle.pop()
         self._num_idle -= 1
-        model.waiting.take(chosen)
-        rows = 0
-        jobs = []
-        for entry in chosen:
-            self._count_out(model, entry)
-            jobs.append(entry[3])
-            rows += entry[3].size
+        jobs = self._backlog.take(model, chosen)
+        rows = sum([job.size for job in jobs]) if len(jobs) > 1 else jobs[0].size
         seconds = pair.seconds[rows] * group.scale if pair.seconds else 0.0
         batch = Batch(worker.device.id, model.spec.key, jobs, rows, now, seconds)
         worker.batch = batch

@@ -76,13 +76,11 @@ class Group:
                 soonest = left
         return soonest
 
-    def backlog_s(self, models: Iterable[Served]) -> float:
+    def backlog_s(self) -> float:
         """How long it needs for its part of what waits."""
-        loads = self.loads
         work = 0.0
-        for model in models:
-            if model in loads:
-                work += loads[model] * model.waiting.rows
+        for model, load in self.loads.items():
+            work += load * model.waiting.rows
         return work
 
 

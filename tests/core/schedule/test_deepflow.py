@@ -507,7 +507,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def it_knows_all_that_wait(self):
-        assert set(self.scheduler._entries) == self.waiting
+        assert set(self.scheduler._backlog.entries) == self.waiting
         assert (self.scheduler.queue_delay_s(self.now) > 0) <= bool(self.waiting)
         assert self.scheduler.next_event(self.now) >= 0
 
