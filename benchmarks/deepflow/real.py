@@ -87,5 +87,6 @@ def _summary(rows: list[dict[str, Any]], effort: Effort, *, is_whole: bool) -> d
         "good_share": GOOD_SHARE,
         "median_gain": round(statistics.median(gains), 4) if gains else None,
         "worst_gain": min(gains, default=None),
+        "has_peer": any("openvino_auto" in row for row in rows),
         "mixes": rows,
     }

@@ -56,7 +56,7 @@ FLEETS = (
     ),
 )
 QUICK = Effort(seconds=3.0, halvings=1, loads=(0.6, 0.92))
-FULL = Effort(seconds=6.0, halvings=3, loads=(0.4, 0.6, 0.8, 0.92, 1.0))
+FULL = Effort(seconds=4.0, halvings=2, loads=(0.4, 0.7, 0.9, 1.0))
 
 
 def replayed(console: Console, *, quick: bool) -> None:

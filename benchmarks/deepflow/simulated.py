@@ -60,7 +60,8 @@ def simulated(console: Console, *, quick: bool) -> None:
     ]
     for row in decisions:
         console.print(row)
-    content = {"is_whole": not quick, "jobs": effort.search_jobs, "scenes": rows}
+    content = {"is_whole": not quick, "jobs": effort.search_jobs, "scenes": rows, "load": LOAD}
+    content["least_of_bound"] = min(row["rules"][OURS]["of_bound"] for row in rows)
     record("simulated", content | {"homogeneous": alike, "decisions": decisions})
 
 
