@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 BACKLOG = 2048
+# Those who pass signals on send one both to a process and to its group.
+SAME_S = 0.5
 
 
 def serve(
@@ -131,6 +133,7 @@ class _Run:
     listener: socket.socket
     parent: socket.socket | None
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
+    _ended_s: float = 0.0  # when the first signal to end came
 
     async def run(self) -> None:
         from core.serve.metrics import Metrics
@@ -225,11 +228,15 @@ class _Run:
                 self.parent.settimeout(None)
 
     def _on_end(self, number: int) -> None:
-        """The first signal drains, the second ends."""
+        """The first signal drains, a second one ends."""
+        now = time.monotonic()
+        if self._stop.is_set() and now - self._ended_s < SAME_S:
+            return
         if self._stop.is_set():
             LOG.warning("%s again: the requests that run are given up", signal.Signals(number).name)
             # The workers see the end of their connection.
             os._exit(1)
+        self._ended_s = now
         self._stop.set()
 
     def _on_parent(self) -> None:
