@@ -155,8 +155,8 @@ def test_a_request_in_pieces_is_answered(port, cut):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for _ in range(2):
             sock.sendall(whole[:cut])
+            sock.settimeout(0.05)
             with pytest.raises(TimeoutError):
-                sock.settimeout(0.05)
                 sock.recv(1)
             sock.settimeout(10)
             sock.sendall(whole[cut:])
