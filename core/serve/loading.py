@@ -77,6 +77,9 @@ class Loader:
                 await self.reload(name)
             except ValueError as error:
                 LOG.warning("%s; the old version stays in service", error)
+            except Exception:
+                # Whatever it was: the next change is looked at again.
+                LOG.exception("%s could not be reloaded; the old version stays in service", path)
 
     async def reload(self, name: str) -> None:
         """Read a model's files again; what changed is loaded beside the old, and switched to.
@@ -145,6 +148,13 @@ class Loader:
         return version
 
     async def _open(self, version: Version, content: Content) -> None:
+        try:
+            await self._open_where_it_belongs(version, content)
+        except (OSError, ModuleNotFoundError) as error:
+            # A full disk or a runtime that is not there is no end of what is served.
+            raise ValueError(str(error)) from error
+
+    async def _open_where_it_belongs(self, version: Version, content: Content) -> None:
         opened = await asyncio.to_thread(open_inline, content, self._config)
         if opened is not None:
             version.pipeline, told = opened

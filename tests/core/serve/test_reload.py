@@ -79,6 +79,26 @@ def test_a_file_that_fails_leaves_the_old_version_in_service(tmp_path, isolation
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ModuleNotFoundError()])
+def test_a_machine_that_cannot_load_it_leaves_the_old_version_too(tmp_path, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    async def run():
+        file = write_times(tmp_path / "m.onnx", 1.0)
+        async with running(file) as engine:
+            write_times(file, 2.0)
+            with monkeypatch.context() as patch:
+                patch.setattr("core.serve.loading.open_inline", fail)
+                with pytest.raises(BadRequest, match="the old version stays in service"):
+                    await engine.reload("m")
+                await assert_answers(engine, 1, "1")
+            await engine.reload("m")
+            await assert_answers(engine, 2, engine.find("m").version)
+
+    asyncio.run(run())
+
+
 def test_requests_of_the_old_version_are_finished_by_it(tmp_path):
     async def run():
         file = write_slow(tmp_path / "m.onnx", 1.0)
