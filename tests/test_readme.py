@@ -7,6 +7,7 @@ written, in the README's order and in one empty folder.
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 READMES = sorted([ROOT / "README.md", *ROOT.glob("kits/*/README.md")])
 QUICK = ("trainer=smoke", ".evaluate ", "--help", "--cfg")
+ENDLESS = ("make serve ", "make monitor ", ".serve ")
 # Runs this very test.
 RECURSIVE = ("make test", "make test-slow")
 
@@ -29,16 +31,19 @@ def commands(readme):
                 yield command
 
 
-def shell(command, cwd):
-    environment = os.environ | {
+def environment_of(cwd):
+    return os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "DEEPKITS_HOME": str(cwd / "keys"),
     }
+
+
+def shell(command, cwd):
     result = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
         cwd=ROOT if command.startswith("make ") else cwd,
-        env=environment,
+        env=environment_of(cwd),
         capture_output=True,
         text=True,
         check=False,
@@ -46,15 +51,32 @@ def shell(command, cwd):
     assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-4000:]}"
 
 
+def serve_until_ready(command, cwd):
+    """Run what does not end by itself until it says its address."""
+    with subprocess.Popen(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=ROOT if command.startswith("make ") else cwd,
+        env=environment_of(cwd),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as server:
+        try:
+            assert any("http://" in line for line in server.stdout), f"{command} ended"
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+
+
 def quick_form(command):
     """What can be checked of a command in seconds."""
     if command.startswith("make "):
         return command.replace("make ", "make --dry-run ", 1)
-    if command.startswith("python -m kits.") and not any(word in command for word in QUICK):
-        return f"{command} --cfg job"
-    if command.startswith(("python -m core.", "python -m edge.")) and "edge.keys" not in command:
+    parts = ("python -m core.", "python -m edge.", "python -m kits.fraud.serve")
+    if command.startswith(parts) and "edge.keys" not in command:
         # What they read was not made by the quick forms; tests/test_end_to_end.py runs them.
         return " ".join(command.split()[:3]) + " --help"
+    if command.startswith("python -m kits.") and not any(word in command for word in QUICK):
+        return f"{command} --cfg job"
     return "true" if command.startswith('python -c "import torch') else command
 
 
@@ -71,7 +93,9 @@ def test_commands_hold(readme, tmp_path):
 @pytest.mark.parametrize("readme", READMES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_commands_run_as_written(readme, tmp_path):
     for command in commands(readme):
-        if command not in RECURSIVE:
+        if any(word in f"{command} " for word in ENDLESS):
+            serve_until_ready(command, tmp_path)
+        elif command not in RECURSIVE:
             shell(command, tmp_path)
 
 
