@@ -101,7 +101,6 @@ ALL = (
 
 MIXES = (
     Mix("photos", ("ort-int8", "openvino"), PHOTOS),
-    Mix("photos in bursts", ("ort-int8", "openvino"), PHOTOS, BURST),
     Mix("clinic", ("ort-int8", "openvino"), CLINIC),
     Mix("bank in bursts", ("ort-int8", "openvino"), BANK, BURST),
     Mix("everything", ("ort-int8", "openvino"), ALL),

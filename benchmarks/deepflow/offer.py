@@ -172,6 +172,13 @@ async def offer(
             if not is_in_time:
                 misses.append((due - start, request.model))
 
+    errors: list[BaseException] = []
+
+    def ended(task: asyncio.Task[None]) -> None:
+        open_tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            errors.append(error)
+
     recorder.spans.clear()
     gc.collect()
     gc.freeze()
@@ -185,9 +192,11 @@ async def offer(
             await asyncio.sleep(max(0.0, wait))
         task = loop.create_task(one(requests[index], due))
         open_tasks.add(task)
-        task.add_done_callback(open_tasks.discard)
+        task.add_done_callback(ended)
     await _drain(pool, open_tasks, max(request.slo_s for request in requests))
     gc.unfreeze()
+    if errors:
+        raise errors[0]
     spans = [
         Span(span.worker, span.model, span.start_s - start, span.end_s - start, span.rows)
         for span in recorder.spans
@@ -198,11 +207,11 @@ async def offer(
 async def _drain(pool: Pool, tasks: set[asyncio.Task[None]], slo_s: float) -> None:
     """What is not answered within the longest SLO will not be in time any more."""
     if tasks:
-        await asyncio.wait(tasks, timeout=slo_s)
-    for task in tasks:
+        await asyncio.wait(list(tasks), timeout=slo_s)
+    for task in list(tasks):
         task.cancel()
     if tasks:
-        await asyncio.wait(tasks)
+        await asyncio.wait(list(tasks))
     # Batches that run for nobody now.
     while pool.num_waiting:
         await asyncio.sleep(0.01)

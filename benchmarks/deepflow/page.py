@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,6 @@ from core.train.run import write_atomic
 PAGE = RESULTS.with_suffix(".html")
 RULES = {name: f"r{number}" for number, name in enumerate(CONTENDERS)}
 COLOURS = {name: f"m{number}" for number, name in enumerate(models.MODELS)}
-# Of the charts of who computed what when: where ours wins most among the steady mixes.
-SHOWN_WORKERS = 2
 
 
 def write_page() -> Path:
@@ -39,7 +38,7 @@ def write_page() -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"share": lambda value: f"{value:.1%}", "signed": _signed}
+    environment.filters |= {"share": _share, "signed": _signed, "counted": _counted}
     template = environment.get_template("deepflow.html.j2")
     write_atomic(PAGE, template.render(**_content(found)))
     return PAGE
@@ -68,8 +67,18 @@ def _content(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
 def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.1%}".replace("-", "−")
+    return "–" if value is None else f"{100 * value:+.1f} %".replace("-", "−")
+
+
+def _counted(kinds: Sequence[str]) -> str:
+    """2 × this, that."""
+    counts = Counter(kinds)
+    return ", ".join(f"{n} × {kind}" if n > 1 else kind for kind, n in counts.items())
 
 
 def _simulated_bars(found: Mapping[str, Any]) -> Any:

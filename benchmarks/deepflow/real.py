@@ -15,6 +15,7 @@ from benchmarks.deepflow.contenders import ABLATIONS, AUTO, CONTENDERS, OURS
 from benchmarks.deepflow.costs import Costs
 from benchmarks.deepflow.killed import killed_worker
 from benchmarks.deepflow.mixes import GOOD_SHARE, MIXES, Mix, bound_rate
+from benchmarks.deepflow.openvino_auto import run_openvino_auto
 from benchmarks.deepflow.results import record
 from benchmarks.deepflow.stage import cast, stage
 
@@ -51,6 +52,9 @@ async def _run_mix(mix: Mix, costs: Costs, effort: Effort, console: Console) -> 
         found = await compare(started, bound, contenders, effort, lambda line: console.print(line))
     rates = {name: row["rate"] for name, row in found["rules"].items()}
     console.print(f"{mix.name}: bound {bound:.0f}, {rates}")
+    if mix.name in TAKEN_APART:
+        found["openvino_auto"] = run_openvino_auto(mix, costs, bound, effort)
+        console.print(f"{mix.name}: OpenVINO AUTO itself {found['openvino_auto']['rate']}")
     return {
         **describe(mix, mix.slo_s(costs)),
         "bound": round(bound, 1),
