@@ -118,15 +118,12 @@ class Backlog:
     def _retry_s(self, model: Served, job: Job, now: float) -> float:
         return min(max(self.wait_s(model, job, now) / 2, 0.001), LONGEST_RETRY_S)
 
-    def is_surely_in_time(self, model: Served, job: Job, now: float) -> bool:
-        """Even if all that waits went first; says nothing if False."""
-        left = job.deadline_s - now
+    def is_surely_within(self, left_s: float, model: Served, job: Job, now: float) -> bool:
+        """Answered by then even if all that waits went first; False says nothing."""
         for pair in model.good:
             group = pair.group
-            if (
-                group.ready_s(now) + pair.seconds[job.size] * group.scale + group.backlog_s()
-                <= left
-            ):
+            wait_s = group.ready_s(now) + pair.seconds[max(pair.rows, job.size)] * group.scale
+            if wait_s + group.backlog_s() <= left_s:
                 return True
         return False
 
@@ -134,13 +131,19 @@ class Backlog:
         """Until a job's answer, if it were queued now and all went by the plan; 0: unknown."""
         due = min(job.arrived_s + model.spec.slo_s, job.deadline_s)
         best = inf
+        before = model.waiting.rows_before(job.priority, due, job.tenant)
         for pair in model.good:
             group = pair.group
-            wait_s = group.ready_s(now) + pair.seconds[job.size] * group.scale
+            mine = before * pair.share
+            # Of the model's own rows, those of the last batch before it go with the job.
+            whole = mine - mine % pair.rows
+            together = max(
+                job.size, min(pair.rows, int(mine) + job.size) if not whole else pair.rows
+            )
+            wait_s = group.ready_s(now) + pair.seconds[together] * group.scale
+            wait_s += whole * pair.row_s / len(group.workers)
             for other, load in group.loads.items():
-                waiting = other.waiting
-                if waiting.count:
-                    tenant = job.tenant if other is model else None
-                    wait_s += load * waiting.rows_before(job.priority, due, tenant)
+                if other is not model and other.waiting.count:
+                    wait_s += load * other.waiting.rows_before(job.priority, due)
             best = min(best, wait_s)
         return best if best < inf else 0.0

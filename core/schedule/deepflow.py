@@ -39,17 +39,28 @@ PATIENCE = 2.0
 class DeepFlow:
     """A `Scheduler` that knows what each device costs."""
 
-    def __init__(self, costs: CostTable, *, max_queue: int = 1024, replan_s: float = 0.25) -> None:
+    def __init__(
+        self,
+        costs: CostTable,
+        *,
+        max_queue: int = 1024,
+        late_slos: float = inf,
+        replan_s: float = 0.25,
+    ) -> None:
         """Schedule by a table, which it keeps up to date.
 
         Args:
             costs: may lack pairs; they are probed with one job when a device is idle.
             max_queue: jobs that wait at most, over all models.
+            late_slos: what would be answered later than this many times its model's SLO is refused
+                though its deadline is later still: under overload what is answered is answered
+                soon. About 0.8 leaves room for noise. Infinite: only deadlines count.
             replan_s: between two plans at least, unless devices or models change.
         """
         if max_queue < 1:
             raise ValueError(f"max_queue={max_queue} leaves no job room to wait; give 1 or more")
         self.costs = costs
+        self.late_slos = late_slos
         self.replan_s = replan_s
         self._models: dict[str, Served] = {}
         self._workers: dict[str, Worker] = {}
@@ -155,12 +166,13 @@ class DeepFlow:
             refusal = backlog.refuse(job, model, now)
             if refusal is not None:
                 return refusal
-        if job.deadline_s < inf:
+        left = min(job.deadline_s - now, self.late_slos * model.spec.slo_s)
+        if left < inf:
             fastest = model.fastest
             if fastest and now + fastest[size] > job.deadline_s:
                 return Refusal("late", fastest[size])
-            if not self._num_idle and not backlog.is_surely_in_time(model, job, now):
-                late_s = now + backlog.wait_s(model, job, now) - job.deadline_s
+            if not self._num_idle and not backlog.is_surely_within(left, model, job, now):
+                late_s = backlog.wait_s(model, job, now) - left
                 if late_s > 0.0:
                     return Refusal("late", late_s)
         self._backlog.add(model, job)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
 from heapq import heapify, heappop, heapreplace
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from core.schedule.job import Job
@@ -133,11 +134,11 @@ class Waiting:
             if total > most and chosen:
                 break
             end = alone = now + seconds[size] * scale
-            wanted = due
-            if alone > due:
-                wanted = job.deadline_s
-                if alone > wanted or now + fastest[size] <= due:
-                    continue
+            # Where only the SLO is short and not the deadline, a small batch now would make all
+            # that follow later still.
+            wanted = job.deadline_s
+            if alone > wanted or (alone > due and now + fastest[size] <= due):
+                continue
             if wanted > limit:
                 wanted = limit
             if rows:
@@ -173,7 +174,7 @@ class Waiting:
         lanes = self.lanes
         if not self.count:
             return 0
-        key: Any = (-priority, due)
+        key: Any = (-priority, due, inf)  # behind those that came before and are wanted then too
         if tenant is None or len(lanes) == 1:
             before = sum([bisect_left(lane.entries, key) for lane in lanes.values()])
         else:
