@@ -156,8 +156,10 @@ def test_jobs_without_deadline_are_all_answered():
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("arrivals", ["poisson", "bursty"])
 def test_a_hundred_thousand_jobs_reach_nine_tenths_of_the_bound(arrivals, seed):
-    scene = opposite(arrivals=arrivals, burst=4.0)
+    models = [Model("a", slo_s=0.1), Model("b", slo_s=0.1)]
+    scene = opposite(arrivals=arrivals, burst=4.0, models=models)
     rate = 0.94 * lp_bound(scene).rate
     outcome = simulate(flow(scene), scene, rate, num_jobs=100_000, seed=seed)
     assert outcome.num_open == 0
     assert outcome.attainment >= 0.95
+    assert outcome.goodput >= 0.9 * lp_bound(scene).rate
