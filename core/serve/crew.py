@@ -16,6 +16,7 @@ from core.schedule.deepflow import DeepFlow
 from core.schedule.pool import LoadedModel, Pool, WorkerSpec
 from core.serve.autoscale import Autoscaler, Load, ScaleRule
 from core.serve.config import ServeConfig
+from core.serve.congestion import Congestion
 from core.serve.metrics import Metrics
 
 LOG = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class Crew:
             delay_s=DELAY_SHARE * config.slo_ms / 1e3,
         )
         self.scaler = Autoscaler(rule)
+        self.congestion = Congestion(config.slo_ms / 1e3)
         self._numbers = count()
         self._specs: dict[str, WorkerSpec] = {}  # those that are, or come
         self._changes: set[asyncio.Task[None]] = set()
@@ -129,6 +131,7 @@ class Crew:
 
     def _look(self, now: float) -> None:
         load = self._load(now)
+        self.congestion.observe(now, load.queue_delay_s)
         if self._config.auto_scale:
             self.scaler.observe(now, load)
         self._adjust()
@@ -206,6 +209,7 @@ class Crew:
         self._rows += rows
         self._batches += 1
         self._busy_s += seconds
+        self.congestion.computed(rows, seconds)
         self._metrics.batch(model, rows, queue_s, seconds, worker)
 
     def _on_death(self, _: str, reason: str) -> None:

@@ -187,8 +187,12 @@ class LocalEngine:
         return Answer(outputs, version.name, version.version, started - asked, seconds, rows)
 
     async def _compute_in_worker(self, version: Version, call: Call, rows: int) -> Answer:
-        timeout_s = self._timeout_s(call)
-        deadline_s = time.monotonic() + timeout_s
+        timeout_s, now = self._timeout_s(call), time.monotonic()
+        congestion = self._crew.congestion
+        is_bounded = call.timeout_s is None and congestion.is_standing(now)
+        if is_bounded:
+            timeout_s = min(timeout_s, congestion.bound_s)
+        deadline_s = now + timeout_s
         self._crew.wake()
         try:
             result = await self._crew.pool.run(
@@ -204,8 +208,13 @@ class LocalEngine:
                 return await self._ask_newer(version, call)
             if refused.refusal.reason == "full":
                 self._crew.note_refusal()
+            if is_bounded:
+                congestion.refused(now)
             raise _refusal(refused, call.model) from None
         except Expired:
+            if is_bounded:
+                congestion.refused(now)
+                raise Overloaded(f"{call.model}: too many requests wait; come again", 1.0) from None
             raise _late(call, timeout_s) from None
         except Lost as error:
             raise WorkerLost(f"{error}; ask again", retry_after_s=1.0) from None
