@@ -1,6 +1,6 @@
 """The service beside others: latency, throughput, overload, start, memory, scaling, chaos.
 
-    pytest benchmarks/bench_serve.py -s            all items, about an hour and a half
+    pytest benchmarks/bench_serve.py -s            all items, about two hours
     python -m benchmarks.serve latency             one of them, with its table
     python -m benchmarks.serve latency --quick     does it work? its numbers are noise
 

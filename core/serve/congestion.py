@@ -1,9 +1,9 @@
 """Whether requests wait in vain: a burst may queue, a queue that stands helps nobody.
 
 Under lasting overload a long queue makes every answer late, and all that is computed is for callers
-who no longer want it. So once the oldest request has waited longer than the objective for a while,
-those that set no deadline get one near the objective: what cannot be answered by then is refused at
-once, and what is accepted is answered in time.
+who no longer want it. So once the oldest request has waited several times the objective, those that
+set no deadline get one near the objective: what cannot be answered by then is refused at once, and
+what is accepted is answered in time.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import inf
 
-# So long the queue must be too old ...
-STANDING_S = 0.2
+# The queue is too old when its oldest request has waited so many times the objective: a few callers
+# that each wait for their answer before they ask again may be slow, but do not make it longer.
+NUM_OBJECTIVES = 5
+# So long it must be too old ...
+STANDING_S = 0.1
 # ... and so long it counts as standing after the last sign of it.
 HOLD_S = 1.0
 # Of the objective: the rest is for the way, and for estimates that are not quite right.
@@ -32,7 +35,7 @@ class Congestion:
 
     def observe(self, now: float, queue_delay_s: float) -> None:
         """Take in how long the oldest request waits."""
-        if queue_delay_s <= max(self.slo_s, self.bound_s):
+        if queue_delay_s <= NUM_OBJECTIVES * max(self.slo_s, self.bound_s):
             self._late_s = None
             return
         if self._late_s is None:

@@ -25,7 +25,7 @@ ROUNDS, STEPS, SECONDS, BARE_RUNS = 2, 4, 15.0, 100
 NUM_IMAGES = 8
 SHARE = 0.9  # of its capacity at which the reference's p99 is taken
 FACTOR = 2.0  # what ours may take of it
-CONNECTIONS, CLOSED_CONNECTIONS = 64, 16
+CONNECTIONS, CLOSED_CONNECTIONS = 64, 8
 PROCESS = ("--isolation", "process", "--threads", "1")
 
 
@@ -139,7 +139,7 @@ def _run(study: Study) -> dict[str, Any]:
         "model": "ResNet-50, static 8-bit scales (QDQ), random weights, 224 x 224 px",
         "body": "the image's bytes, 602 KB",
         "pinning": "one thread: server and worker on core 0; two threads: on both; client on 1",
-        "loop": "closed: capacity, 1 and 16 connections; open, constant arrivals: p99 and rates",
+        "loop": "closed: capacity, 1 and 8 connections; open, constant arrivals: p99 and rates",
         "rule": f"ours: the highest rate at p99 within {FACTOR:g} times the p99 of the reference "
         f"at {SHARE:.0%} of its capacity; over the reference: over its whole capacity",
         "seconds_a_probe": seconds,

@@ -17,7 +17,7 @@ SERVERS = (
 )  # fmt: skip
 # All of JSON: what is compared is the server, not the protocol
 OURS, LITSERVE, RAY = "deepkits_json", "litserve", "ray_serve"
-ROUNDS, STEPS, SECONDS, CLOSED_S = 3, 5, 4.0, 4.0
+ROUNDS, STEPS, SECONDS, CLOSED_S = 2, 5, 4.0, 4.0
 CONNECTIONS, CLOSED_CONNECTIONS = 256, 32
 # A search for the second limit knows most of the way already
 LATER_STEPS = 3

@@ -13,18 +13,23 @@ def watched(delays, step_s=0.05):
 
 
 def test_a_burst_may_wait():
-    found, now = watched([0.3, 0.3, 0.0, 0.3, 0.3, 0.0])
+    found, now = watched([0.9, 0.9, 0.0, 0.9, 0.9, 0.0])
+    assert not found.is_standing(now)
+
+
+def test_a_few_callers_that_wait_for_their_answers_are_no_overload():
+    found, now = watched([0.4] * 100)
     assert not found.is_standing(now)
 
 
 def test_a_queue_that_stays_too_old_stands():
-    found, now = watched([0.3] * (int(STANDING_S / 0.05) + 2))
+    found, now = watched([0.9] * (int(STANDING_S / 0.05) + 2))
     assert found.is_standing(now)
     assert found.bound_s < SLO_S
 
 
 def test_it_stands_until_nothing_was_refused_for_a_while():
-    found, now = watched([0.3] * 10)
+    found, now = watched([0.9] * 10)
     for _ in range(50):
         now += 0.05
         found.observe(now, 0.02)
