@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("items", nargs="*", choices=(*NAMES, []), help="all if none is named")
     parser.add_argument("--quick", action="store_true", help="does it work? its numbers are noise")
     parser.add_argument("--only", nargs="+", default=(), metavar="SERVER", help="of the item")
+    parser.add_argument("--rounds", type=int, default=0, help="each server, instead of the item's")
     parser.add_argument("--results", type=Path, help="where to write; quick: a temporary file")
     args = parser.parse_args()
     # Ending this process ends its servers too.
@@ -58,7 +59,7 @@ def main() -> None:
     results = args.results or RESULTS
     if args.quick and not args.results:
         results = Path(tempfile.gettempdir()) / "serve-quick.json"
-    study = Study(quick=args.quick, only=tuple(args.only))
+    study = Study(quick=args.quick, only=tuple(args.only), rounds=args.rounds)
     for name in args.items or NAMES:
         run_item(name, study, results)
     print(f"written to {results} and {write_page(results)}", file=sys.stderr)

@@ -41,6 +41,7 @@ class Study:
 
     quick: bool = False  # to see that it works; its numbers mean nothing
     only: tuple[str, ...] = ()  # servers; empty: all of the item
+    rounds: int = 0  # how often each is measured; 0: as the item has it
 
     def say(self, text: str) -> None:
         """Progress, for whoever waits."""

@@ -22,7 +22,7 @@ ROUNDS, SECONDS, WARMUP_S = 3, 20.0, 3.0
 
 
 def _plan(study: Study) -> tuple[int, float]:
-    return (1, 3.0) if study.quick else (ROUNDS, SECONDS)
+    return (1, 3.0) if study.quick else (study.rounds or ROUNDS, SECONDS)
 
 
 def _seconds(study: Study) -> float:

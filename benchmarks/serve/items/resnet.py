@@ -21,7 +21,7 @@ from benchmarks.serve.process import SERVER_CORES
 from benchmarks.serve.search import Probes, p99_ms
 from benchmarks.serve.study import MODELS, Item, Study, Subject, load, print_table, spread, subject
 
-ROUNDS, STEPS, SECONDS, BARE_RUNS = 2, 4, 15.0, 100
+ROUNDS, STEPS, SECONDS, BARE_RUNS = 2, 3, 10.0, 100
 NUM_IMAGES = 8
 SHARE = 0.9  # of its capacity at which the reference's p99 is taken
 FACTOR = 2.0  # what ours may take of it
@@ -48,7 +48,7 @@ DEVICES = {"auto": 1e-5, "openvino": 0.1}
 
 
 def _times(study: Study) -> tuple[int, int, float]:
-    return (1, 1, 3.0) if study.quick else (ROUNDS, STEPS, SECONDS)
+    return (1, 1, 3.0) if study.quick else (study.rounds or ROUNDS, STEPS, SECONDS)
 
 
 def _seconds(study: Study) -> float:

@@ -17,8 +17,8 @@ SCALE = (
 )  # fmt: skip
 # Of what one worker computes: before the step, after it, and held constant
 LOW, HIGH = 0.3, 1.3
-CONSTANT = (0.5, 0.8, 1.0, 1.3)
-STEPS, STEP_S, CONSTANT_S, CLOSED_S = 5, 20.0, 180.0, 10.0
+CONSTANT = (0.8, 1.3)
+STEPS, STEP_S, CONSTANT_S, CLOSED_S = 5, 20.0, 90.0, 10.0
 POLL_S = 0.02
 GAUGES = {
     "ready": re.compile(rb"^deepkits_workers ([0-9.e+]+)", re.MULTILINE),
@@ -29,7 +29,7 @@ GAUGES = {
 def _times(study: Study) -> tuple[int, float, float, tuple[float, ...]]:
     if study.quick:
         return 1, 8.0, 8.0, (0.8,)
-    return STEPS, STEP_S, CONSTANT_S, CONSTANT
+    return study.rounds or STEPS, STEP_S, CONSTANT_S, CONSTANT
 
 
 def _seconds(study: Study) -> float:

@@ -20,7 +20,7 @@ REPEATS, REPEATS_RAY = 10, 3
 def _repeats(study: Study, name: str) -> int:
     if study.quick:
         return 1 if "ray" in name else 2
-    return REPEATS_RAY if "ray" in name else REPEATS
+    return min(study.rounds or REPEATS, REPEATS_RAY if "ray" in name else REPEATS)
 
 
 def _seconds(study: Study) -> float:

@@ -24,7 +24,7 @@ LATER_STEPS = 3
 
 
 def _rounds(study: Study) -> int:
-    return 1 if study.quick else ROUNDS
+    return 1 if study.quick else study.rounds or ROUNDS
 
 
 def _steps(study: Study) -> tuple[int, int]:
