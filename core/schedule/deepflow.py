@@ -44,7 +44,6 @@ class DeepFlow:
         costs: CostTable,
         *,
         max_queue: int = 1024,
-        late_slos: float = inf,
         replan_s: float = 0.25,
     ) -> None:
         """Schedule by a table, which it keeps up to date.
@@ -52,15 +51,11 @@ class DeepFlow:
         Args:
             costs: may lack pairs; they are probed with one job when a device is idle.
             max_queue: jobs that wait at most, over all models.
-            late_slos: what would be answered later than this many times its model's SLO is refused
-                though its deadline is later still: under overload what is answered is answered
-                soon. About 0.8 leaves room for noise. Infinite: only deadlines count.
             replan_s: between two plans at least, unless devices or models change.
         """
         if max_queue < 1:
             raise ValueError(f"max_queue={max_queue} leaves no job room to wait; give 1 or more")
         self.costs = costs
-        self.late_slos = late_slos
         self.replan_s = replan_s
         self._models: dict[str, Served] = {}
         self._workers: dict[str, Worker] = {}
@@ -166,7 +161,7 @@ class DeepFlow:
             refusal = backlog.refuse(job, model, now)
             if refusal is not None:
                 return refusal
-        left = min(job.deadline_s - now, self.late_slos * model.spec.slo_s)
+        left = job.deadline_s - now
         if left < inf:
             fastest = model.fastest
             if fastest and now + fastest[size] > job.deadline_s:
