@@ -70,6 +70,7 @@ class Outcome:
     models: Mapping[str, Tally]
     spans: Sequence[Span] = ()
     misses: Sequence[tuple[float, str]] = ()  # when due, and of which model: late or refused
+    dispatcher_share: float = 0.0  # of a core, taken by the process that offers and dispatches
 
     @property
     def worst_share(self) -> float:
@@ -92,6 +93,7 @@ class Outcome:
             "rate": round(self.rate, 1),
             "goodput": round(self.goodput, 1),
             "worst_share": round(self.worst_share, 4),
+            "dispatcher_share": round(self.dispatcher_share, 3),
             "models": {name: tally.summary() for name, tally in self.models.items()},
         }
 
@@ -183,6 +185,7 @@ async def offer(
     gc.collect()
     gc.freeze()
     start = time.monotonic() + LEAD_S + warm_up_s
+    cpu_s = time.process_time()
     for number, (at, index) in enumerate(
         zip(asked.times_s.tolist(), asked.stream.tolist(), strict=True)
     ):
@@ -193,6 +196,7 @@ async def offer(
         task = loop.create_task(one(requests[index], due))
         open_tasks.add(task)
         task.add_done_callback(ended)
+    share = (time.process_time() - cpu_s) / (warm_up_s + seconds)
     await _drain(pool, open_tasks, max(request.slo_s for request in requests))
     gc.unfreeze()
     if errors:
@@ -201,7 +205,7 @@ async def offer(
         Span(span.worker, span.model, span.start_s - start, span.end_s - start, span.rows)
         for span in recorder.spans
     ]
-    return Outcome(rate, seconds, tallies, spans, misses)
+    return Outcome(rate, seconds, tallies, spans, misses, share)
 
 
 async def _drain(pool: Pool, tasks: set[asyncio.Task[None]], slo_s: float) -> None:

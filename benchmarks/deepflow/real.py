@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import statistics
 from collections.abc import Mapping
 from typing import Any
 
+import uvloop
 from rich.console import Console
 
 from benchmarks.deepflow import models
@@ -36,9 +36,9 @@ def real(console: Console, *, quick: bool) -> None:
     rows: list[dict[str, Any]] = []
     for number, mix in enumerate(mixes, 1):
         console.print(f"[{number}/{len(mixes)}] {mix.name}: {', '.join(mix.kinds)}")
-        rows.append(asyncio.run(_run_mix(mix, costs, effort, console)))
+        rows.append(uvloop.run(_run_mix(mix, costs, effort, console)))
         record("real", _summary(rows, effort, is_whole=number == len(MIXES)))
-    killed = asyncio.run(killed_worker(MIXES[0], costs))
+    killed = uvloop.run(killed_worker(MIXES[0], costs))
     console.print(f"a killed worker: {killed}")
     record("real", _summary(rows, effort, is_whole=not quick) | {"killed_worker": killed})
 

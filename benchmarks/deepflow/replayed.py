@@ -6,13 +6,13 @@ a device would compute with them is replayed, and two cores carry all the socket
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import uvloop
 from rich.console import Console
 
 from benchmarks.deepflow import models
@@ -65,7 +65,7 @@ def replayed(console: Console, *, quick: bool) -> None:
     rows = []
     for fleet in FLEETS[:1] if quick else FLEETS:
         console.print(f"{fleet.mix.name}: {', '.join(fleet.mix.kinds)}")
-        rows.append(asyncio.run(_run_fleet(fleet, costs, effort, console)))
+        rows.append(uvloop.run(_run_fleet(fleet, costs, effort, console)))
         content = {"is_whole": len(rows) == len(FLEETS), "seconds_per_run": effort.seconds}
         record("replayed", content | {"fleets": rows})
 
