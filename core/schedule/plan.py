@@ -27,6 +27,9 @@ APART, LESS = 3.0, 1.2
 ROUNDS = 3
 # Pairs dearer than this times the best are used only by the way.
 GOOD = 1.05
+# And so are those with less than this share of the model, and of the group's time: an idle device
+# would take far more of it, and its own models would move to where they are slow.
+LEAST_SHARE, LEAST_TIME = 0.08, 0.25
 # The mix is of this long, or of this many rows if they took longer.
 MEMORY_S = 2.0
 MEMORY_ROWS = 1000
@@ -242,7 +245,9 @@ def _together(models: Sequence[Served], counts: dict[str, float]) -> None:
             for pair in model.pairs:
                 key = (model.spec.key, pair.group.key)
                 pair.share = plan.share.get(key, 0.0)
-                pair.is_good = plan.dearness.get(key, inf) <= GOOD
+                time = rates[model.spec.key] * scale * pair.share * pair.row_s
+                is_part = pair.share >= LEAST_SHARE or time >= LEAST_TIME * counts[key[1]]
+                pair.is_good = is_part and plan.dearness.get(key, inf) <= GOOD
         if not _part(models, rates, costs):
             break
 
