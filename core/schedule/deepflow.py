@@ -236,8 +236,8 @@ class DeepFlow:
             return now
         soonest = self._backlog.next_late_s()
         if self._has_news:
-            return min(soonest, max(now, self._planned_s + self.replan_s))
-        return soonest
+            soonest = min(soonest, self._planned_s + self.replan_s)
+        return max(now, soonest)
 
     def queue_delay_s(self, now: float) -> float:
         """How long the oldest waiting job waits; 0 when none does."""

@@ -520,7 +520,7 @@ class AnyOrder(RuleBasedStateMachine):
     def it_knows_all_that_wait(self):
         assert set(self.scheduler._backlog.entries) == self.waiting
         assert (self.scheduler.queue_delay_s(self.now) > 0) <= bool(self.waiting)
-        assert self.scheduler.next_event(self.now) >= 0
+        assert self.scheduler.next_event(self.now) >= self.now
 
     def teardown(self):
         """In the end a healthy device does all that is left."""
