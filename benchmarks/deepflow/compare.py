@@ -12,7 +12,7 @@ from benchmarks.deepflow.offer import Outcome
 from benchmarks.deepflow.stage import Stage
 
 # Shares of the bound that all rules run, for the curves.
-LOADS = (0.4, 0.6, 0.8, 1.0)
+LOADS = (0.3, 0.5, 0.7, 0.9)
 # A rule that was in time this rarely is not run at higher loads.
 HOPELESS = 0.2
 # Of a chart of who computed what when.
@@ -85,7 +85,7 @@ def _settings(stage: Stage, rule: Contender) -> tuple[object, ...]:
 
 
 def next_rate(outcomes: Sequence[Outcome], bound: float) -> float:
-    """Halfway between the last good and the first bad rate."""
+    """Halfway between the largest good rate and the bad one above it."""
     low, high = bracket(outcomes)
     if high is None:
         return low.rate * 1.1 if low else bound / 2
@@ -93,13 +93,17 @@ def next_rate(outcomes: Sequence[Outcome], bound: float) -> float:
 
 
 def bracket(outcomes: Sequence[Outcome]) -> tuple[Outcome | None, Outcome | None]:
-    """The last good outcome before the first bad one, and that one."""
-    low = None
-    for outcome in outcomes:
-        if outcome.worst_share < GOOD_SHARE:
-            return low, outcome
-        low = outcome
-    return low, None
+    """The run with the largest good rate, and the bad one above it.
+
+    A bad run below a good one is no end of what a rule sustains: the machine may be disturbed.
+    """
+    low = max(
+        (outcome for outcome in outcomes if outcome.worst_share >= GOOD_SHARE),
+        key=lambda outcome: outcome.rate,
+        default=None,
+    )
+    above = [outcome for outcome in outcomes if low is None or outcome.rate > low.rate]
+    return low, above[0] if above else None
 
 
 def sustained(outcomes: Sequence[Outcome]) -> float:
