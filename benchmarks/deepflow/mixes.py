@@ -1,8 +1,8 @@
 """What is asked of the workers: mixes of models, their arrivals and what counts as in time.
 
 Written down after the cost of every model on every kind of worker was known, and before the rules
-were compared on them. Two sizes, of mobilenet's pictures and of a fraud request, were set after first
-trials of the simulator and one of the real tier.
+were compared on them. Two sizes, of mobilenet's pictures and of a fraud request, were set after
+first trials of the simulator and one of the real tier.
 
 A model's SLO is five times its slowest run alone (one request, the slowest of the mix's workers),
 at least 50 ms; the same for all rules, counted from when a request should have been sent.
