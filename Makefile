@@ -63,7 +63,8 @@ aarch64: .venv/.dev
 
 system: ## Debian packages that some tests need
 	$(SUDO) apt-get update
-	$(SUDO) apt-get install --yes --no-install-recommends chromium curl libc6-arm64-cross mmdebstrap prometheus qemu-user
+	$(SUDO) apt-get install --yes --no-install-recommends chromium curl dicom3tools \
+	    fonts-droid-fallback libc6-arm64-cross mmdebstrap prometheus qemu-user
 
 lock: .venv/.dev ## pin the newest releases that are a week old in requirements
 	sh requirements/lock.sh

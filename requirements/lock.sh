@@ -28,5 +28,5 @@ for extra in train convert executorch rtx defect medical serve grpc otel ray edg
 done
 # What the tests need: the development tools and the extras that they import.
 resolve requirements/dev.txt --upgrade --constraints "$work/all.txt" \
-    --extra dev --extra fraud --extra serve --extra grpc --extra otel --extra ray --extra edge \
+    --extra dev --extra fraud --extra medical --extra serve --extra grpc --extra otel --extra ray --extra edge \
     --extra executorch --extra rtx

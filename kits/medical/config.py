@@ -1,0 +1,88 @@
+"""What each verb of the medical kit may be told. Dataclasses only: no numpy, no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from core.serve.config import ModelFile, ServeConfig
+from core.train.config import OptimConfig, TrainConfig, TrainerConfig
+from kits.medical.data.config import DataConfig, PhantomData
+from kits.medical.model_config import SmallTeacherConfig, StudentConfig, UNetConfig
+
+
+@dataclass
+class MedicalTrainConfig(TrainConfig):
+    """`python -m kits.medical.train`."""
+
+    data: DataConfig = field(default_factory=PhantomData)
+    model: UNetConfig = field(default_factory=SmallTeacherConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+@dataclass
+class DistillRunConfig(MedicalTrainConfig):
+    """`python -m kits.medical.distill`: the student, and the run it learns from."""
+
+    model: UNetConfig = field(default_factory=StudentConfig)
+    # Folder of the teacher's finished run.
+    teacher: str = "???"
+
+
+@dataclass
+class EvaluateConfig:
+    """`python -m kits.medical.evaluate`."""
+
+    # Folder of a finished training run.
+    run: str = "???"
+    data: DataConfig = field(default_factory=PhantomData)
+    # Which split is scored; all takes every case of the source.
+    split: str = "test"
+    # Where metrics.json and report.html go; null: the run's folder.
+    output: str | None = None
+
+
+@dataclass
+class ReportConfig:
+    """`python -m kits.medical.report`."""
+
+    # Folder of DICOM files; every series in it is looked at.
+    scan: str = "???"
+    # A run's folder with its bundle, or a bundle.
+    run: str = "???"
+    # Where the objects go; it must not exist yet, or be empty.
+    output: str = "report"
+    # Folder of an earlier scan of the same patient, or of its report.
+    prior: str | None = None
+    # en, zh: one PDF each.
+    languages: list[str] = field(default_factory=lambda: ["en"])
+    # Take this series (its UID) instead of the one that is chosen.
+    series: str | None = None
+    # Threads of prediction; null takes every core.
+    threads: int | None = None
+
+
+@dataclass
+class MedicalServeConfig:
+    """`python -m kits.medical.serve`."""
+
+    # The bundle; null: the newest one under runs/medical.
+    bundle: str | None = None
+    server: ServeConfig = field(default_factory=ServeConfig)
+
+    def __post_init__(self) -> None:
+        """Find the bundle; the kit serves this one alone, under its own name.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.bundle is None:
+            found = sorted(Path("runs/medical").glob("*/export/medical.ebundle"))
+            self.bundle = str(found[-1]) if found else None
+        if self.bundle is None or not Path(self.bundle).exists():
+            raise ValueError(
+                f"bundle={self.bundle or 'runs/medical/*/export/medical.ebundle'} does not exist; "
+                "export a run, or set bundle"
+            )
+        self.server.models = [ModelFile("medical", Path(self.bundle))]

