@@ -1,4 +1,4 @@
-"""Settings of the medical kit's data sources; plain dataclasses that need neither numpy nor torch."""
+"""Settings of the medical kit's data sources; plain dataclasses without numpy and torch."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ class DataConfig:
     def __post_init__(self) -> None:
         """Check the values that do not depend on the source."""
         if self.name != type(self).name:
-            raise ValueError(
-                f"data.name={self.name!r} cannot be changed; choose data={' or data='.join(SOURCES)}"
-            )
+            choices = " or ".join(f"data={source}" for source in SOURCES)
+            raise ValueError(f"data.name={self.name!r} cannot be changed; choose {choices}")
 
 
 @dataclass
 class PhantomData(DataConfig):
-    """Real nodule masks of several readers in a simulated thorax; every file says it is a phantom."""
+    """Real nodule masks of several readers in a simulated thorax; everything says so."""
 
     name: str = "phantom"
     # Another seed is another set of simulated patients.
