@@ -1,0 +1,74 @@
+"""UIDs and dates that follow from what was looked at: the same run makes the same bytes.
+
+A report that is made again (a restart, a second attempt to send) must carry the UIDs it had, or
+an archive keeps it twice. Nothing here asks the clock or the dice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from pydicom.dataset import Dataset
+
+from kits.medical.results.study import Study
+
+# In the order of preference; of each, the latest among the slices.
+DATES = ("Content", "Acquisition", "Series", "Study")
+NO_DATE = ("19000101", "000000")  # of a scan whose headers hold no date
+
+
+def derived_uid(*parts: str) -> str:
+    """A DICOM UID that follows from its parts: a UUID below the root 2.25.
+
+    Args:
+        parts: what it is made from; ("ab", "c") and ("a", "bc") differ.
+    """
+    digest = bytearray(hashlib.sha256(json.dumps(parts).encode()).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x80  # version 8: an own rule (RFC 9562)
+    digest[8] = digest[8] & 0x3F | 0x80  # variant of the RFC
+    return f"2.25.{UUID(bytes=bytes(digest)).int}"
+
+
+def object_uid(study: Study, kind: str, *parts: str) -> str:
+    """The UID of one object of a report, or of one of its series.
+
+    It follows from the source series, the model, its settings, the rule sets and the prior; not
+    from what was found, so that a run that is repeated replaces what it wrote.
+    """
+    model = study.model
+    return derived_uid(
+        study.source.series_uid,
+        model.name,
+        model.version,
+        model.sha256,
+        json.dumps(dict(model.thresholds), sort_keys=True),
+        model.runtime,
+        *(f"{category.rule_set} {category.version}" for category in study.categories),
+        study.prior_study_uid,
+        kind,
+        *parts,
+    )
+
+
+def moment(datasets: Sequence[Dataset], clock: datetime | None = None) -> tuple[str, str]:
+    """Date and time (DA, TM) to write as an object's creation.
+
+    Args:
+        datasets: headers of the scan.
+        clock: the time to write; None: when the scan was made, which is the same at every run.
+    """
+    if clock is not None:
+        return clock.strftime("%Y%m%d"), clock.strftime("%H%M%S")
+    for name in DATES:
+        found = [
+            (str(dataset.get(f"{name}Date") or ""), str(dataset.get(f"{name}Time") or ""))
+            for dataset in datasets
+        ]
+        date, time = max(found, default=("", ""))
+        if date:
+            return date, time or "000000"
+    return NO_DATE
