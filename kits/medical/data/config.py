@@ -34,10 +34,23 @@ class PhantomData(DataConfig):
     num_train: int = 48
     num_validation: int = 12
     num_test: int = 40
+    # At most so many slices of each patient's lungs, at a random height.
+    max_slices: int = 80
+    # Voxels in the plane and between slices; null: as hospitals' protocols are mixed.
+    pixel_mm: float | None = None
+    slice_mm: float | None = None
+    # Slices, rows, columns around the middle of the chest instead of a slab of the lungs.
+    shape: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         """Check ranges."""
         super().__post_init__()
+        if self.max_slices < 8:
+            raise ValueError(f"data.max_slices={self.max_slices} is below 8; set data.max_slices")
+        for field in ("pixel_mm", "slice_mm"):
+            value = getattr(self, field)
+            if value is not None and not 0.3 <= value <= 5:
+                raise ValueError(f"data.{field}={value} is not between 0.3 and 5; set data.{field}")
         for field in ("num_train", "num_validation", "num_test"):
             if getattr(self, field) < 1:
                 raise ValueError(

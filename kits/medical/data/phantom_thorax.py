@@ -1,0 +1,196 @@
+"""The large parts of a simulated chest: outline, lungs, mediastinum, diaphragm, as coarse fields.
+
+Points are (z, y, x) in millimetres: z = 0 at the lowest point of the lungs, y to the back, x to
+the left, (y, x) = 0 in the middle of the chest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kits.medical.data.phantom_field import Field, as_distance, smooth_noise
+
+STEP_MM = 4.0
+MARGIN_MM = 48.0
+
+
+@dataclass(frozen=True)
+class Build:
+    """A simulated patient's measures."""
+
+    half_width_mm: float  # of the rib cage's inside
+    half_depth_mm: float
+    height_mm: float  # of the lungs
+    fat_mm: float  # under the skin
+    muscle_mm: float
+    heart: float  # 1 is usual
+    dome_mm: float  # height of the right diaphragm
+    blood_hu: float  # 40; more with contrast
+    lung_hu: float  # in the middle of the lungs
+    gradient_hu: float  # back minus front
+    emphysema: float  # 0 none
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Build:
+        """A patient."""
+        size = rng.normal(1, 0.07)
+        return cls(
+            half_width_mm=float(np.clip(122 * size * rng.normal(1, 0.03), 100, 142)),
+            half_depth_mm=float(np.clip(82 * size * rng.normal(1, 0.05), 66, 104)),
+            height_mm=float(np.clip(245 * size * rng.normal(1, 0.06), 195, 300)),
+            fat_mm=float(rng.uniform(6, 26)),
+            muscle_mm=float(rng.uniform(7, 16)),
+            heart=float(np.clip(rng.normal(1, 0.08), 0.82, 1.2)),
+            dome_mm=float(rng.uniform(42, 66)),
+            blood_hu=float(rng.choice([rng.normal(42, 4), rng.normal(150, 30)], p=[0.6, 0.4])),
+            lung_hu=float(rng.normal(-868, 22)),
+            gradient_hu=float(rng.uniform(25, 65)),
+            emphysema=float(rng.uniform(0, 1) if rng.random() < 0.3 else 0),
+        )
+
+
+@dataclass(frozen=True)
+class Thorax:
+    """Signed distances in mm, positive inside, and the lung's own HU."""
+
+    build: Build
+    body: Field
+    muscle: Field
+    cage: Field
+    heart: Field
+    abdomen: Field
+    lungs: Field
+    fissure: Field  # distance to the nearest fissure
+    parenchyma_hu: Field
+    wall_texture: Field  # random, for fat between muscles
+
+    @property
+    def spine_y_mm(self) -> float:
+        """Where the vertebral bodies' centres lie."""
+        return self.build.half_depth_mm * 0.74
+
+
+def build_thorax(build: Build, rng: np.random.Generator) -> Thorax:
+    """The fields of one patient."""
+    z, y, x, origin = _coarse_grid(build)
+    wobble = smooth_noise(rng, np.broadcast_shapes(z.shape, y.shape, x.shape), 5, 1.5)
+    cage = _cage(build, z, y, x) + wobble
+    heart = as_distance(_heart(build, z, y, x), STEP_MM) + wobble
+    middle = np.maximum(_mediastinum(build, z, y, x), heart + 2)
+    above = z - _diaphragm(build, y, x)
+    lungs = _smooth_min(_smooth_min(cage, -middle, 4), above + wobble, 4)
+    wall = (build.muscle_mm, build.fat_mm)
+    body, muscle = (_outline(build, z, y, x, sum(wall[: 2 - k])) for k in range(2))
+
+    def field(values: np.ndarray, *, normal: bool = True) -> Field:
+        shape = np.broadcast_shapes(z.shape, y.shape, x.shape)
+        values = np.broadcast_to(values, shape).astype(np.float32)
+        return Field(origin, STEP_MM, as_distance(values, STEP_MM) if normal else values)
+
+    return Thorax(
+        build=build,
+        body=field(body),
+        muscle=field(muscle + 2 * wobble),
+        cage=field(cage),
+        heart=field(heart, normal=False),
+        abdomen=field(_smooth_min(cage, -above - 2, 3)),
+        lungs=field(lungs),
+        fissure=field(_fissures(build, z, y, x) + 2 * wobble),
+        parenchyma_hu=field(_parenchyma(build, rng, y, wobble.shape), normal=False),
+        wall_texture=field(smooth_noise(rng, wobble.shape, 1.2, 1.0), normal=False),
+    )
+
+
+def _coarse_grid(build: Build) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    reach = build.muscle_mm + build.fat_mm + MARGIN_MM
+    low = np.array([-60.0, -build.half_depth_mm - reach, -build.half_width_mm - reach])
+    high = np.array([build.height_mm + 40, *(-low[1:])])
+    z, y, x = (
+        np.arange(a, b + STEP_MM, STEP_MM, dtype=np.float32) for a, b in zip(low, high, strict=True)
+    )
+    return z[:, None, None], y[None, :, None], x[None, None, :], low
+
+
+def _smooth_min(a: np.ndarray, b: np.ndarray, round_mm: float) -> np.ndarray:
+    # A minimum whose crease is rounded off.
+    mix = np.clip(0.5 + 0.5 * (b - a) / round_mm, 0, 1)
+    return b * (1 - mix) + a * mix - round_mm * mix * (1 - mix)
+
+
+def _cage(build: Build, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    # A superellipse that closes over the apices; wider below, flat at the back beside the spine.
+    height = np.clip(z / build.height_mm, -0.5, 1.2)
+    width = build.half_width_mm * (1.0 - 0.22 * np.clip(height - 0.25, 0, 1) ** 1.5)
+    depth = build.half_depth_mm * (1.0 - 0.12 * np.clip(height - 0.3, 0, 1))
+    flat = np.abs(x / width) ** 2.3 + np.abs((y - 4 * height) / depth) ** 2.3
+    dome = np.clip((height - 0.52) / 0.48, 0, None) ** 2.8
+    return (1 - (flat + dome) ** 0.5) * build.half_depth_mm
+
+
+def _heart(build: Build, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    size = build.heart * build.half_width_mm / 122
+    dz, dy, dx = z - 0.30 * build.height_mm, y + 0.30 * build.half_depth_mm, x - 20
+    # The axis points to the left, to the front and down.
+    along = 0.80 * dx - 0.35 * dy - 0.48 * dz
+    rest = np.sqrt(np.maximum(dx**2 + dy**2 + dz**2 - along**2, 0))
+    taper = 48 - 0.14 * along
+    ventricles = 1 - np.sqrt((along / (66 * size)) ** 2 + (rest / (taper * size)) ** 2)
+    atria = 1 - np.sqrt(((dz - 22) / 38) ** 2 + ((dy - 20) / 32) ** 2 + ((dx + 18) / 46) ** 2)
+    return np.maximum(ventricles * 48 * size, atria * 36)
+
+
+def _mediastinum(build: Build, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    height, depth = z / build.height_mm, y / build.half_depth_mm
+    # Broad at the great vessels, a thin septum where the lungs nearly touch in front.
+    half = 21 + 7 * np.exp(-(((height - 0.72) / 0.1) ** 2)) + 9 * np.clip(height - 0.8, 0, 1) * 5
+    half = half - 13 * np.exp(-(((depth + 0.85) / 0.3) ** 2)) * np.clip(1.3 - height, 0, 1)
+    slab = half - np.abs(x - 2)
+    spine = 25 - np.hypot(x, y - build.half_depth_mm * 0.80)
+    aorta = 15 - np.hypot(x - 22, y - build.half_depth_mm * 0.50) + 0 * z
+    arch = 24 - np.sqrt((z - 0.70 * build.height_mm) ** 2 + (x - 16) ** 2 + (y / 1.7) ** 2)
+    return np.maximum(np.maximum(slab, spine), np.maximum(aorta, arch))
+
+
+def _diaphragm(build: Build, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    # Height of the lungs' floor; the left side is lower, the sulcus behind the deepest.
+    right = build.dome_mm * np.exp(-(((x + 62) / 58) ** 2) - ((y + 8) / 62) ** 2)
+    left = (build.dome_mm - 12) * np.exp(-(((x - 62) / 56) ** 2) - ((y + 4) / 60) ** 2)
+    slope = -0.25 * (y - build.half_depth_mm)
+    return right + left + slope * 0.5
+
+
+def _outline(
+    build: Build, z: np.ndarray, y: np.ndarray, x: np.ndarray, thickness_mm: float
+) -> np.ndarray:
+    height = np.clip(z / build.height_mm, 0, 1.2)
+    shoulders = 26 * np.clip(height - 0.6, 0, 0.6) / 0.4
+    width = build.half_width_mm + 10 + thickness_mm + shoulders
+    depth = build.half_depth_mm + 12 + thickness_mm * 0.85 - 10 * np.clip(height - 0.6, 0, 0.6)
+    # The back is a little hollow along the spine.
+    hollow = 6 * np.exp(-((x / 22) ** 2)) * (y > 0)
+    flat = np.abs(x / width) ** 2.5 + np.abs((y - 4 - 4 * height + hollow * 0.6) / depth) ** 2.5
+    return (1 - flat**0.4) * depth
+
+
+def _fissures(build: Build, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    # Oblique ones on both sides, a horizontal one in front on the right.
+    middle = 0.50 * build.height_mm
+    oblique = (z - middle) * 0.64 - (y + 2) * 0.77 + 0.0012 * (np.abs(x) - 70) ** 2
+    horizontal = z - middle - 8 + 0.0015 * (y + 30) ** 2
+    is_front_right = (x < 0) & (oblique > 0)
+    nearest = np.where(np.abs(horizontal) < np.abs(oblique), horizontal, oblique)
+    return np.where(is_front_right, nearest, oblique)
+
+
+def _parenchyma(
+    build: Build, rng: np.random.Generator, y: np.ndarray, shape: tuple[int, ...]
+) -> np.ndarray:
+    # Gravity: patients lie on their back. The last millimetres are the densest.
+    depth = y / build.half_depth_mm
+    gravity = build.gradient_hu * (depth / 2 + 0.25 * np.clip(depth, 0, 1) ** 3)
+    uneven = smooth_noise(rng, shape, 4, 7.0) + smooth_noise(rng, shape, 1.2, 6.0)
+    holes = smooth_noise(rng, shape, 1.5, 1.0)
+    lost = -55 * build.emphysema * np.clip(holes - 0.6, 0, 1.5)
+    return build.lung_hu + gravity + uneven + lost
