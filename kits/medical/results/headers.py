@@ -1,0 +1,155 @@
+"""What all objects of a report share: the patient's and the study's facts, and who made them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from kits.medical.results.study import Study
+from kits.medical.results.uids import derived_uid, moment, object_uid
+
+MANUFACTURER = "deepkits"
+PRODUCT = "deepkits medical: lung nodules"
+IMPLEMENTATION = derived_uid("deepkits", "medical", "results")
+UNVERIFIED = "UNVERIFIED - RESEARCH USE"
+LARGEST_OFFSET_MM = 0.01  # between a header's position and the grid's
+
+# Must be there, if need be empty (type 2) ...
+REQUIRED = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
+    "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber",
+)  # fmt: skip
+# ... and where the source says it.
+COPIED = (
+    "SpecificCharacterSet", "TimezoneOffsetFromUTC",
+    "IssuerOfPatientID", "TypeOfPatientID", "QualityControlSubject", "PatientIdentityRemoved",
+    "DeidentificationMethod", "DeidentificationMethodCodeSequence",
+    "LongitudinalTemporalInformationModified", "PatientAge", "PatientSize", "PatientWeight",
+    "StudyDescription", "IssuerOfAccessionNumberSequence", "ProcedureCodeSequence",
+    "ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialProtocolName",
+    "ClinicalTrialSiteID", "ClinicalTrialSiteName", "ClinicalTrialSubjectID",
+)  # fmt: skip
+
+ASCII = str.maketrans({"≥": ">=", "≤": "<=", "×": "x", "±": "+/-", "–": "-", "—": "-", "−": "-",
+                       "³": "3", "²": "2", "µ": "u", "→": "->", "·": "-", "’": "'", "≈": "~",
+                       "∞": "inf", "°": " deg"})  # fmt: skip
+
+
+def new_object(
+    study: Study,
+    datasets: Sequence[Dataset],
+    kind: str,
+    *,
+    number: int = 1,
+    clock: datetime | None = None,
+) -> Dataset:
+    """An object of the scan's study with everything but its own content.
+
+    Args:
+        study: what is reported.
+        datasets: headers of the scan, in the order of the volume.
+        kind: "seg", "sr" or "image"; makes the series and its UID.
+        number: of the object within its series.
+        clock: when it was made; None: when the scan was, so that each run writes the same bytes.
+    Raises:
+        ValueError: the headers are not those of the study's grid.
+    """
+    check_headers(study, datasets)
+    source = datasets[0]
+    modality, sop_class, offset, title = KINDS[kind]
+    made = Dataset()
+    for keyword in COPIED:
+        if source.get(keyword) is not None:
+            setattr(made, keyword, source.get(keyword))
+    for keyword in REQUIRED:
+        setattr(made, keyword, source.get(keyword, ""))
+    if study.is_phantom:
+        made.QualityControlSubject = "YES"
+        title = f"{title}, PHANTOM"
+    made.StudyInstanceUID = source.StudyInstanceUID
+    made.SeriesInstanceUID = object_uid(study, kind, "series")
+    made.SOPInstanceUID = object_uid(study, kind, "instance", str(number))
+    made.SOPClassUID = sop_class
+    made.Modality = modality
+    made.SeriesNumber = int(source.get("SeriesNumber") or 0) % 100_000 * 100 + offset
+    made.SeriesDescription = f"{title}, unverified"
+    made.InstanceNumber = number
+    made.Manufacturer = MANUFACTURER
+    made.ManufacturerModelName = PRODUCT
+    made.DeviceSerialNumber = study.model.sha256[:64] or "unknown"
+    made.SoftwareVersions = study.model.version[:64] or "unknown"
+    date, time = moment(datasets, clock)
+    for name in ("InstanceCreation", "Series", "Content"):
+        setattr(made, f"{name}Date", date)
+        setattr(made, f"{name}Time", time)
+    made.InstanceCreatorUID = IMPLEMENTATION
+    made.file_meta = _file_meta(made)
+    return made
+
+
+KINDS = {
+    # kind: modality, SOP class, the last digits of the series number, title
+    "seg": ("SEG", "1.2.840.10008.5.1.4.1.1.66.4", 91, "Lung nodules: segments"),
+    "sr": ("SR", "1.2.840.10008.5.1.4.1.1.88.34", 92, "Lung nodules: measurements"),
+    "image": ("OT", "1.2.840.10008.5.1.4.1.1.7", 93, "Lung nodules: key images"),
+}
+
+
+def _file_meta(made: Dataset) -> FileMetaDataset:
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\x00\x01"
+    meta.MediaStorageSOPClassUID = made.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = IMPLEMENTATION
+    meta.ImplementationVersionName = "DEEPKITS_MEDICAL"
+    return meta
+
+
+def check_headers(study: Study, datasets: Sequence[Dataset]) -> None:
+    """Refuse headers that are not those of the grid: a mask would lie in another place.
+
+    Raises:
+        ValueError: their number, series, size or position differs.
+    """
+    grid = study.grid
+    if len(datasets) != grid.shape[0]:
+        raise ValueError(
+            f"{len(datasets)} headers for {grid.shape[0]} slices; "
+            "give those of the volume, in its order"
+        )
+    series = {str(dataset.SeriesInstanceUID) for dataset in datasets}
+    if series != {study.source.series_uid}:
+        raise ValueError(
+            f"headers are of the series {sorted(series)}, the study of {study.source.series_uid}"
+        )
+    if any((dataset.Rows, dataset.Columns) != grid.shape[1:] for dataset in datasets):
+        raise ValueError(f"not every header has the rows and columns of the grid, {grid.shape[1:]}")
+    corners = np.zeros((len(datasets), 3))
+    corners[:, 0] = np.arange(len(datasets))
+    written = np.array([dataset.ImagePositionPatient for dataset in datasets], np.float64)
+    offset = np.abs(written - grid.to_patient(corners)).max()
+    axes = np.array(datasets[0].ImageOrientationPatient, np.float64).reshape(2, 3)
+    if offset > LARGEST_OFFSET_MM or not np.allclose(axes, grid.axes[[2, 1]], atol=1e-3):
+        raise ValueError(
+            f"headers lie up to {offset:.3f} mm from the grid, or turned against it; "
+            "give those of the volume, in its order"
+        )
+
+
+def plain(text: str, made: Dataset) -> str:
+    """Text as the object's character set can hold it; ours is English, signs become letters."""
+    if "ISO_IR 192" in str(made.get("SpecificCharacterSet", "")):
+        return text
+    return text.translate(ASCII).encode("ascii", "replace").decode("ascii")
+
+
+def save(made: Dataset, path: Path) -> Path:
+    """Write an object as a DICOM file."""
+    made.save_as(path, enforce_file_format=True)
+    return path
