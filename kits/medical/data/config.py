@@ -34,8 +34,9 @@ class PhantomData(DataConfig):
     num_train: int = 48
     num_validation: int = 12
     num_test: int = 40
-    # At most so many slices of each patient's lungs, at a random height.
+    # At most so many slices of each patient's lungs, at a random height, and so many millimetres.
     max_slices: int = 80
+    max_height_mm: float = 120.0
     # Voxels in the plane and between slices; null: as hospitals' protocols are mixed.
     pixel_mm: float | None = None
     slice_mm: float | None = None

@@ -12,9 +12,9 @@ import numpy as np
 from kits.medical.data.phantom_thorax import Thorax
 from kits.medical.data.phantom_tubes import Tubes, along, grow_tree, join
 
-TARGETS_PER_LITRE = 260  # ends of arteries, and as many of veins
-TIP_MM = 0.38
-VERTEBRA_MM = 23.0
+TARGETS_PER_LITRE = 270  # ends of arteries, and as many of veins
+TIP_MM = 0.6
+AIRWAY_BESIDE_MM = 1.35  # smaller arteries' airways are too thin to be seen
 NUM_RIBS = 12
 
 
@@ -27,6 +27,7 @@ class Anatomy:
     airway_walls: Tubes
     airways: Tubes  # lumen
     ribs: Tubes
+    marrow: Tubes
     cartilage: Tubes
     soft: Tubes  # oesophagus, lymph nodes, scars
     arteries: Tubes  # those of lung_vessels that nodules may sit on
@@ -34,7 +35,7 @@ class Anatomy:
 
 def build_anatomy(thorax: Thorax, rng: np.random.Generator) -> Anatomy:
     """Grow it."""
-    blood, walls, airways = _great_vessels(thorax), [], _central_airways(thorax)
+    blood, airways = _great_vessels(thorax), _central_airways(thorax)
     vessels, arteries = [], []
     lumen = [airways]
     for side in (-1, 1):
@@ -47,13 +48,15 @@ def build_anatomy(thorax: Thorax, rng: np.random.Generator) -> Anatomy:
         arteries.append(artery)
         lumen.append(_bronchi(artery))
     lumens = join(lumen)
-    walls = lumens.resized(lambda radius: radius + np.clip(0.22 * radius, 0.45, 1.5))
+    walls = lumens.resized(lambda radius: radius + np.clip(0.2 * radius, 0.3, 1.4))
+    ribs = _ribs(thorax, bone=True)
     return Anatomy(
         lung_vessels=join(vessels),
         blood=blood,
         airway_walls=walls,
         airways=lumens,
-        ribs=_ribs(thorax, bone=True),
+        ribs=ribs,
+        marrow=ribs.resized(lambda radius: radius - 1.5),
         cartilage=_ribs(thorax, bone=False),
         soft=join([_oesophagus(thorax), _lymph_nodes(thorax, rng), _scars(thorax, rng)]),
         arteries=join(arteries),
@@ -89,7 +92,7 @@ def _bend(tubes: Tubes, rng: np.random.Generator) -> Tubes:
 
 def _bronchi(artery: Tubes) -> Tubes:
     """Each airway runs beside its artery, a little narrower, as far as it can be seen."""
-    seen = artery.take(artery.radius_mm[:, 0] > 0.85)
+    seen = artery.take(artery.radius_mm[:, 0] > AIRWAY_BESIDE_MM)
     inner = 0.72 * seen.radius_mm
     beside = np.array([0.35, 0.75, 0.0])
     outward = np.sign(seen.start[:, 2:]) * np.array([0, 0, -0.55])
@@ -108,7 +111,7 @@ def _central_airways(thorax: Thorax) -> Tubes:
 
 def _great_vessels(thorax: Thorax) -> Tubes:
     build = thorax.build
-    arch, back = 0.70 * build.height_mm, 0.50 * build.half_depth_mm
+    arch, back = 0.70 * build.height_mm, thorax.spine_y_mm - 20
     angle = np.linspace(0, np.pi, 9)
     curve = np.column_stack(
         [arch - 10 + 12 * np.sin(angle), -28 + (28 + back) * angle / np.pi, 4 + 18 * angle / np.pi]
@@ -164,7 +167,7 @@ def _cage_axes(thorax: Thorax, reach: np.ndarray) -> tuple[np.ndarray, np.ndarra
     build = thorax.build
     width = build.half_width_mm * (1.0 - 0.22 * np.clip(reach - 0.25, 0, 1) ** 1.5)
     depth = build.half_depth_mm * (1.0 - 0.12 * np.clip(reach - 0.3, 0, 1))
-    dome = np.clip((reach - 0.52) / 0.48, 0, None) ** 2.8
+    dome = np.clip((reach - 0.45) / 0.55, 0, None) ** 2.4
     shrink = np.sqrt(np.clip(1 - dome, 0.18, 1))
     return width * shrink, depth * shrink
 

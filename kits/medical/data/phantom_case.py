@@ -10,10 +10,12 @@ from core.kit import Split
 from kits.medical.data.case import Case
 from kits.medical.data.config import PhantomData
 from kits.medical.data.phantom_anatomy import Anatomy, build_anatomy
-from kits.medical.data.phantom_ct import Acquisition, scan
+from kits.medical.data.phantom_ct import scan
 from kits.medical.data.phantom_field import Axes
 from kits.medical.data.phantom_nodules import SPLITS, PlacedNodule, place_nodules
+from kits.medical.data.phantom_noise import Acquisition
 from kits.medical.data.phantom_thorax import Build, Thorax, build_thorax
+from kits.medical.data.phantom_tissue import Chest
 from kits.medical.geometry import Grid, Volume
 
 # Indices grow to the head, to the back, to the left.
@@ -54,7 +56,7 @@ def make_phantom(cfg: PhantomData, split: Split, number: int) -> Phantom:
     box = np.array([[axis[0] for axis in axes], [axis[-1] for axis in axes]])
     name = case_name(*seed[:1], split, number)
     placed = place_nodules(thorax, anatomy, box, split, rng)
-    hu = scan(thorax, anatomy, placed, axes, look, seed)
+    hu = scan(Chest(thorax, anatomy, placed), axes, look, seed)
     truths = tuple(one.truth(axes, f"{name}-{k + 1}") for k, one in enumerate(placed))
     lungs = thorax.lungs.on(axes) > 0
     for truth in truths:
@@ -75,7 +77,7 @@ def _field(cfg: PhantomData, thorax: Thorax, look: Acquisition, rng: np.random.G
     else:
         height = 8 * round((2 * build.half_depth_mm + 2 * margin) / pixel / 8)
         width = 8 * round((2 * build.half_width_mm + 2 * margin) / pixel / 8)
-        count = min(cfg.max_slices, int((build.height_mm + 20) / step))
+        count = min(cfg.max_slices, int(cfg.max_height_mm / step))
         room = max(0.0, build.height_mm - 10 - count * step)
         middle = count * step / 2 + rng.uniform(0, room)
     # The first slice lies anywhere between two of the body's own positions.

@@ -20,29 +20,44 @@ class Field:
     origin_mm: np.ndarray  # (3,)
     step_mm: float
     values: np.ndarray  # (d, h, w) float32
+    is_periodic: bool = False  # beyond its end it begins again; else edges are clamped
 
     def on(self, axes: Axes) -> np.ndarray:
-        """(D, H, W) float32: trilinear at every voxel of the axes, edges clamped."""
-        values = self.values
-        # The last axis is the longest pass; so the short ones go first, while the array is small.
-        for number, positions in enumerate(axes):
-            place = (positions - self.origin_mm[number]) / self.step_mm
-            place = np.clip(place, 0, values.shape[number] - 1.001)
-            index = place.astype(np.int64)
-            weight = (place - index).astype(np.float32)
-            weight = weight.reshape([-1 if axis == number else 1 for axis in range(3)])
-            low = np.take(values, index, axis=number)
-            step = np.take(values, index + 1, axis=number)
-            step -= low
-            step *= weight
-            low += step
-            values = low
-        return values
+        """(D, H, W) float32: trilinear at every voxel of the axes."""
+        (first, weights), rows, columns = (self._between(axes, number) for number in range(3))
+        count = len(self.values)
+        needed, place = np.unique([first, (first + 1) % count], return_inverse=True)
+        # As matrices: far quicker than picking along the short axes.
+        values = self.values[needed] @ _matrix(*columns, self.values.shape[2]).T
+        values = _matrix(*rows, self.values.shape[1]) @ values
+        result = np.empty((len(first), *values.shape[1:]), np.float32)
+        low, high = place.reshape(2, -1)
+        for number, slice_ in enumerate(result):
+            np.subtract(values[high[number]], values[low[number]], out=slice_)
+            slice_ *= weights[number]
+            slice_ += values[low[number]]
+        return result
+
+    def _between(self, axes: Axes, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of each position: the cell before it, and how far it lies towards the next."""
+        count = self.values.shape[number]
+        place = (axes[number] - self.origin_mm[number]) / self.step_mm
+        place = place % count if self.is_periodic else np.clip(place, 0, count - 1.001)
+        first = place.astype(np.int64)
+        return first, (place - first).astype(np.float32)
 
     def at(self, points: np.ndarray) -> np.ndarray:
         """(n,) values at (n, 3) points."""
         place = (np.asarray(points) - self.origin_mm) / self.step_mm
         return map_coordinates(self.values, place.T, order=1, mode="nearest")
+
+
+def _matrix(first: np.ndarray, weight: np.ndarray, count: int) -> np.ndarray:
+    matrix = np.zeros((len(first), count), np.float32)
+    row = np.arange(len(first))
+    matrix[row, first] = 1 - weight
+    matrix[row, (first + 1) % count] += weight
+    return matrix
 
 
 def as_distance(values: np.ndarray, step_mm: float) -> np.ndarray:

@@ -13,7 +13,7 @@ CORTEX_HU, CANCELLOUS_HU, DISC_HU, CANAL_HU = 480.0, 170.0, 85.0, 32.0
 
 def draw_spine(hu: np.ndarray, axes: Axes, thorax: Thorax) -> None:
     """Draw it into an image, in place; axes are (z, y, x) in mm."""
-    middle = thorax.build.half_depth_mm * 0.80
+    middle = thorax.spine_y_mm
     rows = slice(*np.searchsorted(axes[1], [middle - 24, middle + 72]).tolist())
     columns = slice(*np.searchsorted(axes[2], [-42.0, 42.0]).tolist())
     if rows.start == rows.stop or columns.start == columns.stop:

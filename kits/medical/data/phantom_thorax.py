@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kits.medical.data.phantom_field import Field, as_distance, smooth_noise
+from kits.medical.data.phantom_field import Axes, Field, as_distance, coverage, smooth_noise
 
 STEP_MM = 4.0
 MARGIN_MM = 48.0
@@ -51,6 +51,11 @@ class Build:
         )
 
 
+def spine_y_mm(build: Build) -> float:
+    """Where the vertebral bodies' centres lie."""
+    return build.half_depth_mm - 36
+
+
 @dataclass(frozen=True)
 class Thorax:
     """Signed distances in mm, positive inside, and the lung's own HU."""
@@ -64,12 +69,23 @@ class Thorax:
     lungs: Field
     fissure: Field  # distance to the nearest fissure
     parenchyma_hu: Field
-    wall_texture: Field  # random, for fat between muscles
+    wall_texture: Field  # random
+    grain_origin_mm: np.ndarray  # where the lung's grain begins
 
     @property
     def spine_y_mm(self) -> float:
         """Where the vertebral bodies' centres lie."""
-        return self.build.half_depth_mm * 0.74
+        return spine_y_mm(self.build)
+
+    def muscle_share(self, cage: np.ndarray, muscle: np.ndarray, axes: Axes) -> np.ndarray:
+        """How much of a voxel of the wall is muscle: two layers with fat between them."""
+        texture = self.wall_texture.on(axes)
+        share = coverage(muscle + 2.5 * texture, 2.0)
+        # Fat lies between the intercostal muscles and the outer ones, and in clefts.
+        cleft = np.abs(-cage - 11 - 4 * texture)
+        share *= np.clip(cleft / 1.8, 0.1, 1)
+        share *= np.clip(1.5 + texture, 0.55, 1)
+        return share
 
 
 def build_thorax(build: Build, rng: np.random.Generator) -> Thorax:
@@ -78,7 +94,7 @@ def build_thorax(build: Build, rng: np.random.Generator) -> Thorax:
     wobble = smooth_noise(rng, np.broadcast_shapes(z.shape, y.shape, x.shape), 5, 1.5)
     cage = _cage(build, z, y, x) + wobble
     heart = as_distance(_heart(build, z, y, x), STEP_MM) + wobble
-    middle = np.maximum(_mediastinum(build, z, y, x), heart + 2)
+    middle = _smooth_max(_mediastinum(build, z, y, x) + 1.5 * wobble, heart + 2, 5)
     above = z - _diaphragm(build, y, x)
     lungs = _smooth_min(_smooth_min(cage, -middle, 4), above + wobble, 4)
     wall = (build.muscle_mm, build.fat_mm)
@@ -99,7 +115,8 @@ def build_thorax(build: Build, rng: np.random.Generator) -> Thorax:
         lungs=field(lungs),
         fissure=field(_fissures(build, z, y, x) + 2 * wobble),
         parenchyma_hu=field(_parenchyma(build, rng, y, wobble.shape), normal=False),
-        wall_texture=field(smooth_noise(rng, wobble.shape, 1.2, 1.0), normal=False),
+        wall_texture=field(smooth_noise(rng, wobble.shape, 2.5, 1.0), normal=False),
+        grain_origin_mm=rng.uniform(0, 96, 3),
     )
 
 
@@ -125,7 +142,7 @@ def _cage(build: Build, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarr
     width = build.half_width_mm * (1.0 - 0.22 * np.clip(height - 0.25, 0, 1) ** 1.5)
     depth = build.half_depth_mm * (1.0 - 0.12 * np.clip(height - 0.3, 0, 1))
     flat = np.abs(x / width) ** 2.3 + np.abs((y - 4 * height) / depth) ** 2.3
-    dome = np.clip((height - 0.52) / 0.48, 0, None) ** 2.8
+    dome = np.clip((height - 0.45) / 0.55, 0, None) ** 2.4
     return (1 - (flat + dome) ** 0.5) * build.half_depth_mm
 
 
@@ -143,14 +160,26 @@ def _heart(build: Build, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndar
 
 def _mediastinum(build: Build, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     height, depth = z / build.height_mm, y / build.half_depth_mm
+    behind = spine_y_mm(build)
     # Broad at the great vessels, a thin septum where the lungs nearly touch in front.
-    half = 21 + 7 * np.exp(-(((height - 0.72) / 0.1) ** 2)) + 9 * np.clip(height - 0.8, 0, 1) * 5
-    half = half - 13 * np.exp(-(((depth + 0.85) / 0.3) ** 2)) * np.clip(1.3 - height, 0, 1)
+    half = 20 + 8 * np.exp(-(((height - 0.72) / 0.1) ** 2)) + 45 * np.clip(height - 0.8, 0, 1)
+    half = half - 15 * np.exp(-(((depth + 0.75) / 0.28) ** 2)) * np.clip(1.2 - height, 0, 1)
+    # The lungs reach behind the great vessels towards the spine, then give way to it.
+    half = half - 7 * np.exp(-(((y - behind + 24) / 13) ** 2))
+    half = half + 16 * np.clip((y - behind - 12) / 26, 0, 1)
     slab = half - np.abs(x - 2)
-    spine = 25 - np.hypot(x, y - build.half_depth_mm * 0.80)
-    aorta = 15 - np.hypot(x - 22, y - build.half_depth_mm * 0.50) + 0 * z
-    arch = 24 - np.sqrt((z - 0.70 * build.height_mm) ** 2 + (x - 16) ** 2 + (y / 1.7) ** 2)
-    return np.maximum(np.maximum(slab, spine), np.maximum(aorta, arch))
+    spine = 21 - np.hypot(x, y - behind)
+    aorta = 14 - np.hypot(x - 24, y - behind + 20) + 0 * z
+    arch = 23 - np.sqrt((z - 0.70 * build.height_mm) ** 2 + (x - 16) ** 2 + (y / 1.7) ** 2)
+    hila = 13 - np.sqrt(
+        ((z - 0.50 * build.height_mm) / 1.7) ** 2 + (y - 4) ** 2 + (np.abs(x) - 24) ** 2
+    )
+    vessels = _smooth_max(_smooth_max(aorta, arch, 6), hila, 6)
+    return _smooth_max(_smooth_max(slab, spine, 6), vessels, 5)
+
+
+def _smooth_max(a: np.ndarray, b: np.ndarray, round_mm: float) -> np.ndarray:
+    return -_smooth_min(-a, -b, round_mm)
 
 
 def _diaphragm(build: Build, y: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -169,7 +198,7 @@ def _outline(
     width = build.half_width_mm + 10 + thickness_mm + shoulders
     depth = build.half_depth_mm + 12 + thickness_mm * 0.85 - 10 * np.clip(height - 0.6, 0, 0.6)
     # The back is a little hollow along the spine.
-    hollow = 6 * np.exp(-((x / 22) ** 2)) * (y > 0)
+    hollow = 9 * np.exp(-((x / 22) ** 2)) * (y > 0)
     flat = np.abs(x / width) ** 2.5 + np.abs((y - 4 - 4 * height + hollow * 0.6) / depth) ** 2.5
     return (1 - flat**0.4) * depth
 
