@@ -9,6 +9,7 @@ from core.serve.config import ModelFile, ServeConfig
 from core.train.config import OptimConfig, TrainConfig, TrainerConfig
 from kits.medical.data.config import DataConfig, PhantomData
 from kits.medical.model_config import SmallTeacherConfig, StudentConfig, UNetConfig
+from kits.medical.sampling_config import LossConfig, SamplingConfig
 
 
 @dataclass
@@ -19,6 +20,8 @@ class MedicalTrainConfig(TrainConfig):
     model: UNetConfig = field(default_factory=SmallTeacherConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
 
 
 @dataclass

@@ -1,0 +1,37 @@
+"""A run of seconds: few and small cases, small samples."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+from kits.medical.config import MedicalTrainConfig
+from kits.medical.data.config import PhantomData
+
+ConfigT = TypeVar("ConfigT", bound=MedicalTrainConfig)
+
+NUM_CASES = 2
+PHANTOM_SHAPE = (48, 96, 128)
+PATCH_LEVELS = 2  # a sample is at most this many times the network's multiple
+
+
+def shrink(cfg: ConfigT) -> ConfigT:
+    """The configuration of a smoke run; any other one as it is."""
+    if not cfg.trainer.smoke:
+        return cfg
+    size = max(16, PATCH_LEVELS * cfg.model.multiple)
+    sampling = replace(
+        cfg.sampling,
+        patch=[min(size, wanted) for wanted in cfg.sampling.patch],
+        batch_size=2,
+        samples_per_epoch=40,
+        lung_crops=2,
+        max_validation=8,
+    )
+    data = cfg.data
+    if isinstance(data, PhantomData):
+        data = replace(
+            data, num_train=NUM_CASES, num_validation=1, num_test=1,
+            pixel_mm=2.0, slice_mm=2.0, shape=PHANTOM_SHAPE,
+        )  # fmt: skip
+    return replace(cfg, sampling=sampling, data=data)

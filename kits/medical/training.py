@@ -1,0 +1,97 @@
+"""The train verb: fit a network, choose its thresholds on validation cases, leave a whole run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.train.run import Run, write_atomic
+from core.train.trainer import Trainer
+from kits.medical.augment import plain_sample
+from kits.medical.config import MedicalTrainConfig
+from kits.medical.data.case import Cases
+from kits.medical.data.load import open_cases
+from kits.medical.findings import TEXTURES
+from kits.medical.scale import COARSE_MM, FINE_SLICE_MM, THICKEST_MM
+from kits.medical.smoke import shrink
+from kits.medical.task import MedicalTask
+from kits.medical.trained import FACTS, SAMPLES, load_run_network
+from kits.medical.validation import crop_metrics
+
+__all__ = ["finish_run", "load_run_network", "train_run"]
+
+NUM_SAMPLES = 32  # for the ranges of 8-bit numbers
+
+
+def train_run(cfg: MedicalTrainConfig) -> Path:
+    """Train, and evaluate on the test split.
+
+    Returns:
+        the run's folder.
+    """
+    cfg = shrink(cfg)
+    cases = open_cases(cfg.data)
+    run = Run.create("medical", cfg, cfg.trainer.runs_dir)
+    task = MedicalTask(cases, cfg)
+    Trainer(task, cfg, run_dir=run.path).fit()
+    if run.is_writer:
+        finish_run(run, task, cases, cfg)
+    return run.path
+
+
+def finish_run(run: Run, task: MedicalTask, cases: Cases, cfg: MedicalTrainConfig) -> None:
+    """Write what a run is worth and what is needed to use it.
+
+    model/model.json, model/samples.npz (real inputs, which stay in the run), data.json,
+    metrics.json, report.html.
+    """
+    record_data(run, cases)
+    found = crop_metrics(load_run_network(run.path), task.crops["validation"], cfg.sampling)
+    write_model(run, task, cases, cfg, found)
+    from kits.medical.evaluation import evaluate_run
+
+    evaluate_run(run.path, cases, "test")
+
+
+def record_data(run: Run, cases: Cases) -> None:
+    """Which data a run saw, and how many cases of each split."""
+    splits = ("train", "validation", "test")
+    numbers = {f"num_{split}": len(cases.names(split)) for split in splits}  # type: ignore[arg-type]
+    run.record_data(cases.fingerprint, name=cases.name, **numbers)
+
+
+def write_model(
+    run: Run,
+    task: MedicalTask,
+    cases: Cases,
+    cfg: MedicalTrainConfig,
+    validation: dict[str, float],
+) -> None:
+    """Write the model's facts, and samples of its inputs."""
+    (run.path / "model").mkdir(exist_ok=True)
+    facts: dict[str, Any] = {
+        "model": cfg.model.name,
+        "widths": list(cfg.model.widths),
+        "num_parameters": sum(p.numel() for p in task.model.parameters()),
+        "multiple": cfg.model.multiple,
+        # Of findings; a scan's own rate of false alarms decides it, where whole scans are there.
+        "threshold": 0.5,
+        "mask_threshold": validation.get("mask_threshold", 0.5),
+        "textures": list(TEXTURES),
+        "coarse_mm": COARSE_MM,
+        "thickest_mm": THICKEST_MM,
+        "fine_slice_mm": FINE_SLICE_MM,
+        "data": cases.name,
+        "data_sha256": cases.fingerprint,
+        "max_readers": cases.max_readers,
+        "target": cfg.sampling.target,
+        "validation": validation,
+    }
+    write_atomic(run.path / FACTS, json.dumps(facts, indent=2) + "\n")
+    crops = task.crops["train"]
+    chosen = np.unique(np.linspace(0, len(crops) - 1, NUM_SAMPLES).astype(int))
+    images = [plain_sample(crops[k], cfg.sampling).image[None] for k in chosen]
+    np.savez_compressed(run.path / SAMPLES, image=np.stack(images))
