@@ -1,0 +1,1 @@
+"""The medical kit beside its peers."""
