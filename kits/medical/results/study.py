@@ -47,7 +47,8 @@ class Measures:
     short_axis: Segment
     centre_mm: Triple  # of mass of the mask
     mean_hu: float  # over the mask
-    core: SolidCore | None = None  # part-solid nodules alone
+    core: SolidCore | None = None  # part-solid nodules alone; None there too if nothing is solid
+    volume_method: Literal["edge-weighted", "counted"] = "edge-weighted"
 
 
 @dataclass(frozen=True)
