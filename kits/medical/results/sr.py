@@ -151,7 +151,6 @@ def _group(
             text(CONTEXT, codes.TRACKING_ID, nodule.tracking_id),
             uid(CONTEXT, codes.TRACKING_UID, nodule.tracking_uid),
             code(CONTAINS, codes.FINDING, codes.NODULE_OF_LUNG),
-            *_time_point(study),
             image(CONTAINS, codes.REFERENCED_SEGMENT, segmentation, segment=nodule.number),
             uid(CONTAINS, codes.SOURCE_SERIES, datasets[0].SeriesInstanceUID),
             text(MODIFIER, codes.ALGORITHM_NAME, study.model.name),
@@ -168,11 +167,6 @@ def _group(
         ],
         "1411",
     )
-
-
-def _time_point(study: Study) -> Iterator[Dataset]:
-    if study.source.study_date:
-        yield text(CONTEXT, codes.TIME_POINT, study.source.study_date)
 
 
 def _sizes(measures: Measures, datasets: Sequence[Dataset]) -> Iterator[Dataset]:

@@ -75,7 +75,8 @@ def build_headers(grid, **changes):
         header.DeviceSerialNumber = "12345"
         header.SeriesNumber, header.InstanceNumber = 3, index + 1
         header.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-        header.KVP = 120
+        header.KVP, header.AcquisitionNumber = 120, 1
+        header.BodyPartExamined, header.PatientPosition = "CHEST", "HFS"
         header.SliceThickness = grid.spacing_mm[0]
         header.PixelSpacing = list(grid.spacing_mm[1:])
         position = grid.to_patient(np.array([index, 0, 0]))

@@ -1,0 +1,327 @@
+"""De-identification of what is written for sharing: DICOM PS3.15 Annex E with options.
+
+The Basic Application Confidentiality Profile, with descriptors and structured content cleaned and
+dates moved: all of a patient's by the same time, so that a doubling time stays what it was. UIDs
+and names follow from a secret key: the same key maps a patient, a study and its report alike, also
+years apart, and nobody can map them back or forth without it.
+
+Pixels are not searched for text. Objects that may show some are refused.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+import secrets
+from collections.abc import Iterable
+from copy import copy
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset, FileMetaDataset
+
+from kits.medical.results import codes
+from kits.medical.results.basic_profile import CLEANED, DUMMIES, EMPTIED, KEPT, WORDS
+from kits.medical.results.codes import Code
+from kits.medical.results.headers import IMPLEMENTATION, MANUFACTURER
+from kits.medical.results.study import Source
+
+SHORTEST_KEY = 32  # bytes
+STANDARD_ROOT = "1.2.840.10008."  # of UIDs that the standard defines
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+SHARED_CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.2": "CT Image",
+    SECONDARY_CAPTURE: "Secondary Capture Image",
+    SEGMENTATION: "Segmentation",
+    "1.2.840.10008.5.1.4.1.1.88.22": "Enhanced SR",
+    "1.2.840.10008.5.1.4.1.1.88.33": "Comprehensive SR",
+    "1.2.840.10008.5.1.4.1.1.88.34": "Comprehensive 3D SR",
+}
+# Moved together with the time beside them; other dates and times are removed.
+DATED = ("InstanceCreation", "Study", "Series", "Acquisition", "Content")
+DATE_PAIRS = {
+    **{f"{name}Date": f"{name}Time" for name in DATED},
+    "DateOfSecondaryCapture": "TimeOfSecondaryCapture",
+}
+MOMENTS = ("AcquisitionDateTime",)
+EARLIEST_DAYS, LATEST_DAYS = 30, 3650  # by how much they are moved back
+
+# Texts of a report that no person wrote; every other text, name and date in one is removed.
+TEXTS = frozenset(
+    code.value
+    for code in (
+        codes.ALGORITHM_NAME, codes.ALGORITHM_VERSION, codes.ALGORITHM_PARAMETERS,
+        codes.DEVICE_NAME, codes.DEVICE_MANUFACTURER, codes.DEVICE_MODEL,
+        codes.LOCATION, codes.LIMITS,
+    )
+)  # fmt: skip
+REMOVED_ITEMS = frozenset({"PNAME", "DATE", "TIME", "DATETIME", "WAVEFORM"})
+
+BASIC = Code("113100", "DCM", "Basic Application Confidentiality Profile")
+PIXELS = Code("113101", "DCM", "Clean Pixel Data Option")
+STRUCTURED = Code("113104", "DCM", "Clean Structured Content Option")
+DESCRIPTORS = Code("113105", "DCM", "Clean Descriptors Option")
+MOVED_DATES = Code(
+    "113107", "DCM", "Retain Longitudinal Temporal Information Modified Dates Option"
+)
+
+
+def make_key(path: Path) -> None:
+    """Write a new secret key to a file that only its owner may read.
+
+    Raises:
+        FileExistsError: there is one; with another key, patients would get other names.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_hex(SHORTEST_KEY) + "\n")
+
+
+def read_key(path: Path) -> bytes:
+    """Read the secret key.
+
+    Raises:
+        ValueError: others may read the file, or the key is too short to be one.
+    """
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o077:
+        raise ValueError(f"{path} has mode {mode:o}, others may read it; chmod 600 {path}")
+    key = path.read_bytes().strip()
+    if len(key) < SHORTEST_KEY:
+        raise ValueError(f"{path} holds {len(key)} bytes, a key has {SHORTEST_KEY}; make_key()")
+    return key
+
+
+@dataclass(frozen=True)
+class Pseudonyms:
+    """What a secret key makes of one patient's identifiers."""
+
+    key: bytes
+    patient: str  # what tells the patient from others
+
+    @classmethod
+    def of(cls, key: bytes, patient_id: str, issuer: str, study_uid: str) -> Pseudonyms:
+        """Those of a patient; without a patient's id, those of a study.
+
+        Raises:
+            ValueError: the key is too short.
+        """
+        if len(key) < SHORTEST_KEY:
+            raise ValueError(f"the key has {len(key)} bytes, less than {SHORTEST_KEY}; make_key()")
+        return cls(key, f"{issuer}\n{patient_id}" if patient_id else f"study\n{study_uid}")
+
+    def _digest(self, purpose: str, value: str) -> bytes:
+        return hmac.digest(self.key, f"{purpose}\n{value}".encode(), "sha256")
+
+    def uid(self, value: str) -> str:
+        """Another UID for a UID; those of the standard stay."""
+        if not value or value.startswith(STANDARD_ROOT):
+            return value
+        digest = bytearray(self._digest("uid", value)[:16])
+        digest[6] = digest[6] & 0x0F | 0x80
+        digest[8] = digest[8] & 0x3F | 0x80
+        return f"2.25.{UUID(bytes=bytes(digest)).int}"
+
+    @property
+    def name(self) -> str:
+        """Another name and id for the patient."""
+        return f"ANON-{self._digest('patient', self.patient).hex()[:16].upper()}"
+
+    @property
+    def shift(self) -> timedelta:
+        """By how much the patient's dates and times are moved."""
+        number = int.from_bytes(self._digest("shift", self.patient)[:8])
+        seconds = number % ((LATEST_DAYS - EARLIEST_DAYS) * 86_400)
+        return -timedelta(days=EARLIEST_DAYS, seconds=seconds)
+
+
+def deidentify(dataset: Dataset, key: bytes) -> Dataset:
+    """An object that may be shared; the one given stays as it is.
+
+    Args:
+        dataset: CT, Segmentation, structured report or Secondary Capture.
+        key: the secret, from `read_key`.
+    Raises:
+        ValueError: the object is of another class, or its pixels may show who it is.
+    """
+    _refuse(dataset)
+    names = Pseudonyms.of(
+        key,
+        str(dataset.get("PatientID") or ""),
+        str(dataset.get("IssuerOfPatientID") or ""),
+        str(dataset.StudyInstanceUID),
+    )
+    is_ours = str(dataset.get("Manufacturer", "")) == MANUFACTURER
+    shared = _clean(dataset, names, is_ours=is_ours)
+    shared.PatientName = shared.PatientID = names.name
+    if shared.get("VerificationFlag") == "VERIFIED":
+        # Who verified it is gone, and with that the verification.
+        shared.VerificationFlag = "UNVERIFIED"
+    _declare(shared, dataset)
+    shared.file_meta = _file_meta(dataset, shared)
+    return shared
+
+
+def deidentify_source(source: Source, key: bytes) -> Source:
+    """The scan's facts for a page (a PDF) that is to be shared."""
+    names = Pseudonyms.of(key, source.patient_id, "", source.study_uid)
+    date, time = _moved(source.study_date, source.study_time, names.shift)
+    return replace(
+        source,
+        patient_name=names.name,
+        patient_id=names.name,
+        birth_date="",
+        sex="",
+        age="",
+        study_uid=names.uid(source.study_uid),
+        study_date=date,
+        study_time=time,
+        study_description=_words(source.study_description),
+        accession_number="",
+        institution="",
+        series_uid=names.uid(source.series_uid),
+        series_description=_words(source.series_description),
+        series_reasons=(),
+    )
+
+
+def _refuse(dataset: Dataset) -> None:
+    kind = str(dataset.get("SOPClassUID", ""))
+    if kind not in SHARED_CLASSES:
+        raise ValueError(
+            f"SOPClassUID={kind!r} is not one of {', '.join(SHARED_CLASSES.values())}; "
+            "share none of other kinds"
+        )
+    burned_in = dataset.get("BurnedInAnnotation")
+    if burned_in == "YES" or (kind == SECONDARY_CAPTURE and burned_in != "NO"):
+        raise ValueError(
+            f"BurnedInAnnotation={burned_in}: the pixels may show who the patient is; "
+            "clean them and say NO, or share the object not at all"
+        )
+
+
+def _clean(dataset: Dataset, names: Pseudonyms, *, is_ours: bool) -> Dataset:
+    shared = Dataset()
+    for element in dataset:
+        kept = _element(element, names, is_ours=is_ours)
+        if kept is not None:
+            shared.add(kept)
+    for date_name, time_name in DATE_PAIRS.items():
+        if date_name in dataset:
+            date, time = _moved(
+                str(dataset.get(date_name) or ""), str(dataset.get(time_name) or ""), names.shift
+            )
+            setattr(shared, date_name, date)
+            if time_name in dataset:
+                setattr(shared, time_name, time)
+    for name in MOMENTS:
+        if dataset.get(name):
+            moment = str(dataset.get(name))
+            setattr(shared, name, "".join(_moved(moment[:8], moment[8:], names.shift)))
+    return shared
+
+
+def _element(element: DataElement, names: Pseudonyms, *, is_ours: bool) -> DataElement | None:
+    """What stays of an element; None: nothing."""
+    keyword, value = element.keyword, element.value
+    if element.tag.is_private or not keyword:
+        return None
+    if keyword == "ContentSequence":
+        value = [item for item in value if _may_stay(item)]
+    if keyword in EMPTIED:
+        value = [] if element.VR == "SQ" else ""
+    elif keyword in DUMMIES:
+        value = DUMMIES[keyword]
+    elif keyword in CLEANED:
+        value = _words(str(value)) or CLEANED[keyword]
+        if not value:
+            return None
+    elif element.VR == "UI":
+        value = [names.uid(str(uid)) for uid in _values(value)]
+    elif keyword == "TextValue" or (keyword == "AlgorithmParameters" and is_ours):
+        pass  # of items that may stay, and of our own: no person wrote them
+    elif keyword not in KEPT:
+        return None
+    if element.VR == "SQ" and value:
+        value = [_clean(item, names, is_ours=is_ours) for item in value]
+    elif element.VR == "SQ" and element.value and keyword not in EMPTIED:
+        return None  # nothing of it may stay
+    return DataElement(element.tag, element.VR, copy(value))
+
+
+def _values(value: object) -> Iterable[object]:
+    return value if isinstance(value, list | tuple) or hasattr(value, "append") else [value]
+
+
+def _may_stay(item: Dataset) -> bool:
+    """Whether an item of a report's content can hold nothing that a person wrote."""
+    kind = item.get("ValueType")
+    if kind == "TEXT":
+        name = item.ConceptNameCodeSequence[0] if item.get("ConceptNameCodeSequence") else Dataset()
+        return name.get("CodeValue") in TEXTS
+    return kind not in REMOVED_ITEMS
+
+
+def _words(text: str) -> str:
+    """The words of a text that say how a scan was made, and short numbers among them."""
+    found = re.findall(r"[^\W_]+(?:\.\d+[a-z]*)?", text)
+    return " ".join(
+        word
+        for word in found
+        if word.lower() in WORDS or re.fullmatch(r"\d{1,2}(\.\d{1,3})?(mm)?", word.lower())
+    )
+
+
+def _moved(date: str, time: str, shift: timedelta) -> tuple[str, str]:
+    """A date and its time, moved; what is no date becomes empty."""
+    digits = re.sub(r"\D", "", date)[:8]
+    clock = re.match(r"(\d{2})?:?(\d{2})?:?(\d{2})?(\.\d{1,6})?", time)
+    parts = clock.groups() if clock else (None,) * 4
+    try:
+        moment = datetime.strptime(digits, "%Y%m%d").replace(
+            hour=int(parts[0] or 0), minute=int(parts[1] or 0), second=int(parts[2] or 0)
+        )
+    except ValueError:
+        return "", ""
+    moved = moment + shift
+    fraction = parts[3] or ""
+    return moved.strftime("%Y%m%d"), moved.strftime("%H%M%S") + fraction if time else ""
+
+
+def _declare(shared: Dataset, dataset: Dataset) -> None:
+    """Say what was done, and what had been done before."""
+    done = [BASIC, DESCRIPTORS, MOVED_DATES]
+    if "ContentSequence" in dataset:
+        done.insert(1, STRUCTURED)
+    if dataset.get("BurnedInAnnotation") == "NO" or dataset.SOPClassUID == SEGMENTATION:
+        done.insert(1, PIXELS)
+    shared.PatientIdentityRemoved = "YES"
+    shared.LongitudinalTemporalInformationModified = "MODIFIED"
+    shared.DeidentificationMethod = [f"DICOM PS3.15 E, {code.value}" for code in done]
+    earlier = dataset.get("DeidentificationMethodCodeSequence") or []
+    new = {code.value for code in done}
+    shared.DeidentificationMethodCodeSequence = [
+        *(code.item() for code in done),
+        *(
+            Code(str(item.CodeValue), "DCM", str(item.CodeMeaning)).item()
+            for item in earlier
+            if item.get("CodingSchemeDesignator") == "DCM" and item.get("CodeValue") not in new
+        ),
+    ]
+
+
+def _file_meta(dataset: Dataset, shared: Dataset) -> FileMetaDataset:
+    """The file's own header, made anew: it can name the station that sent it."""
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\x00\x01"
+    meta.MediaStorageSOPClassUID = shared.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = shared.SOPInstanceUID
+    meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
+    meta.ImplementationClassUID = IMPLEMENTATION
+    meta.ImplementationVersionName = "DEEPKITS_MEDICAL"
+    return meta
