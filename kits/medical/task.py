@@ -41,7 +41,7 @@ class MedicalTask:
         self.cfg, self.seed = cfg, cfg.trainer.seed
         self.crops: dict[Split, list[Crop]] = {
             "train": cut_crops(cases, "train", cfg),
-            "validation": _spread(cut_crops(cases, "validation", cfg), cfg.sampling.max_validation),
+            "validation": spread(cut_crops(cases, "validation", cfg), cfg.sampling.max_validation),
         }
         self._places = _by_kind(self.crops["train"])
         self._shares = _shares(self._places, cfg)
@@ -183,7 +183,7 @@ def _shares(places: Mapping[Kind, Sequence[int]], cfg: MedicalTrainConfig) -> np
     return result
 
 
-def _spread(crops: list[Crop], most: int) -> list[Crop]:
+def spread(crops: list[Crop], most: int) -> list[Crop]:
     """At most so many, spread evenly."""
     if len(crops) <= most:
         return crops
