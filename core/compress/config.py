@@ -81,9 +81,12 @@ class PruneConfig:
 class BoundaryConfig:
     """Where an output counts more: at the edge of an object, the more the smaller the object is."""
 
-    # Weight that a voxel at the edge of an object of `reference_voxels` gets beside its 1; 0 counts
-    # every voxel alike.
+    # Weight that a voxel at the edge of an object of `reference_voxels` gets besides `background`;
+    # 0 counts every voxel alike.
     strength: float = 0.0
+    # Weight of a voxel far from all objects. The loss is a mean by weights: a low one keeps all that
+    # is empty from drowning small objects.
+    background: float = 1.0
     # Whose objects: teacher (its output) or label (the task then says its `targets`).
     of: str = "teacher"
     # Probability from which a voxel belongs to an object.
@@ -101,7 +104,7 @@ class BoundaryConfig:
         _one_of("distill.boundary.of", self.of, "teacher", "label")
         for name in ("strength", "size_power"):
             _check(f"distill.boundary.{name}", getattr(self, name), "0 or more", lambda v: v >= 0)
-        for name in ("width_voxels", "reference_voxels"):
+        for name in ("width_voxels", "reference_voxels", "background"):
             _check(f"distill.boundary.{name}", getattr(self, name), "positive", lambda v: v > 0)
         _check("distill.boundary.threshold", self.threshold, "in (0, 1)", lambda v: 0 < v < 1)
         _check("distill.boundary.max_weight", self.max_weight, "1 or more", lambda v: v >= 1)

@@ -86,16 +86,16 @@ def weighted_mean(values: Tensor, weight: Tensor | None, floor: float = EPSILON)
 def boundary_weight(objects: np.ndarray, cfg: BoundaryConfig) -> np.ndarray:
     """How much each voxel counts for its distance to the edge of an object, and that one's size.
 
-    1 + strength * exp(-d^2 / (2 width^2)) * (reference / size)^power near each connected object, d
-    being voxels to its edge, inside and outside; the largest value where there are several.
+    background + strength * exp(-d^2 / (2 width^2)) * (reference / size)^power near each connected
+    object, d being voxels to its edge, inside and outside; the largest where there are several.
 
     Args:
         objects: (N, C, ...) bool; one to three axes of space.
         cfg: strength, width, and how size counts.
     Returns:
-        (N, C, ...) float32, 1 where no object is near. An object without an edge adds nothing.
+        (N, C, ...) float32, `background` where no object is near, or one that has no edge.
     """
-    weight = np.ones(objects.shape, np.float32)
+    weight = np.full(objects.shape, cfg.background, np.float32)
     pad = int(np.ceil(REACH * cfg.width_voxels)) + 1
     for index in np.ndindex(objects.shape[:2]):
         labels, number = ndimage.label(objects[index])
@@ -112,7 +112,7 @@ def boundary_weight(objects: np.ndarray, cfg: BoundaryConfig) -> np.ndarray:
             distance = ndimage.distance_transform_edt(inside)
             distance = np.where(inside, distance, ndimage.distance_transform_edt(~inside)) - 0.5
             height = cfg.strength * (cfg.reference_voxels / sizes[label]) ** cfg.size_power
-            near = 1 + height * np.exp(-(distance**2) / (2 * cfg.width_voxels**2))
+            near = cfg.background + height * np.exp(-(distance**2) / (2 * cfg.width_voxels**2))
             part = weight[index][window]
             np.maximum(part, np.minimum(near, cfg.max_weight), out=part)
     return weight

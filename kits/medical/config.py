@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from core.compress.config import DistillConfig
 from core.serve.config import ModelFile, ServeConfig
 from core.train.config import OptimConfig, TrainConfig, TrainerConfig
 from kits.medical.data.config import DataConfig, PhantomData
+from kits.medical.distill_config import CONTROLS, nodule_distillation
 from kits.medical.model_config import SmallTeacherConfig, StudentConfig, UNetConfig
 from kits.medical.sampling_config import LossConfig, SamplingConfig
 
@@ -31,6 +33,17 @@ class DistillRunConfig(MedicalTrainConfig):
     model: UNetConfig = field(default_factory=StudentConfig)
     # Folder of the teacher's finished run.
     teacher: str = "???"
+    distill: DistillConfig = field(default_factory=nodule_distillation)
+    # The same student without a teacher, to know what distillation is worth: steps (as many),
+    # seconds (as much processor time, so more steps), both or none.
+    controls: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Check names."""
+        if unknown := sorted(set(self.controls) - set(CONTROLS)):
+            raise ValueError(
+                f"controls={unknown} are not among {', '.join(CONTROLS)}; set controls"
+            )
 
 
 @dataclass

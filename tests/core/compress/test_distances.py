@@ -98,9 +98,10 @@ def test_boundary_weight_is_capped_and_needs_an_edge():
     objects = np.zeros((2, 1, 6, 6), bool)
     objects[0, 0, 2, 2] = True
     objects[1] = True
-    weight = boundary_weight(objects, BoundaryConfig(strength=9.0, max_weight=5.0))
+    cfg = BoundaryConfig(strength=9.0, max_weight=5.0, background=0.5)
+    weight = boundary_weight(objects, cfg)
     assert weight[0, 0, 2, 2] == 5
-    assert (weight[1] == 1).all()
+    assert (weight[1] == 0.5).all()
 
 
 def test_feature_distances_are_what_they_say():

@@ -198,7 +198,7 @@ def test_a_student_learns_more_from_its_teacher_than_from_labels_alone(tmp_path,
             fit(distilled, tmp_path / name, settings(15, metric=None))
         task.model.eval()
         errors[name] = task.evaluate("test")["loss"]
-    assert errors["both"] < 0.5 * errors["labels"]
+    assert errors["both"] < 0.7 * errors["labels"]
 
 
 def test_weight_zero_is_plain_training_bit_for_bit(tmp_path, teacher):
