@@ -21,6 +21,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
+import pydicom.config
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 
@@ -207,7 +208,13 @@ def _refuse(dataset: Dataset) -> None:
 
 def _clean(dataset: Dataset, names: Pseudonyms, *, is_ours: bool) -> Dataset:
     shared = Dataset()
-    for element in dataset:
+    for tag in dataset.keys():  # noqa: SIM118 (a Dataset's iterator converts, and may fail)
+        if tag.is_private:
+            continue
+        try:
+            element = dataset[tag]
+        except (ValueError, TypeError, OverflowError, NotImplementedError):
+            continue  # what cannot be read cannot be cleaned
         kept = _element(element, names, is_ours=is_ours)
         if kept is not None:
             shared.add(kept)
@@ -229,7 +236,7 @@ def _clean(dataset: Dataset, names: Pseudonyms, *, is_ours: bool) -> Dataset:
 def _element(element: DataElement, names: Pseudonyms, *, is_ours: bool) -> DataElement | None:
     """What stays of an element; None: nothing."""
     keyword, value = element.keyword, element.value
-    if element.tag.is_private or not keyword:
+    if not keyword:
         return None
     if keyword == "ContentSequence":
         value = [item for item in value if _may_stay(item)]
@@ -251,7 +258,7 @@ def _element(element: DataElement, names: Pseudonyms, *, is_ours: bool) -> DataE
         value = [_clean(item, names, is_ours=is_ours) for item in value]
     elif element.VR == "SQ" and element.value and keyword not in EMPTIED:
         return None  # nothing of it may stay
-    return DataElement(element.tag, element.VR, copy(value))
+    return DataElement(element.tag, element.VR, copy(value), validation_mode=pydicom.config.IGNORE)
 
 
 def _values(value: object) -> Iterable[object]:

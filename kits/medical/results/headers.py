@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import pydicom.config
+from pydicom.charset import python_encoding
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.multival import MultiValue
 from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.valuerep import validate_value
 
 from kits.medical.results.study import Study
 from kits.medical.results.uids import derived_uid, moment, object_uid
@@ -17,16 +24,19 @@ MANUFACTURER = "deepkits"
 PRODUCT = "deepkits medical: lung nodules"
 IMPLEMENTATION = derived_uid("deepkits", "medical", "results")
 UNVERIFIED = "UNVERIFIED - RESEARCH USE"
-LARGEST_OFFSET_MM = 0.01  # between a header's position and the grid's
+# Between a header's position and the grid's: half of what would be another slice, and more than
+# reading a scan forgives.
+LARGEST_OFFSET = 0.2, 0.05  # mm, and of the distance between slices
 
-# Must be there, if need be empty (type 2) ...
-REQUIRED = (
-    "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
-    "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber",
+# What the archive knows the study by: taken as it is, even if it breaks the standard.
+IDENTIFYING = (
+    "PatientName", "PatientID", "ReferringPhysicianName", "StudyID", "AccessionNumber",
 )  # fmt: skip
+# Must be there, if need be empty ...
+REQUIRED = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime")
 # ... and where the source says it.
 COPIED = (
-    "SpecificCharacterSet", "TimezoneOffsetFromUTC",
+    "TimezoneOffsetFromUTC",
     "IssuerOfPatientID", "TypeOfPatientID", "QualityControlSubject", "PatientIdentityRemoved",
     "DeidentificationMethod", "DeidentificationMethodCodeSequence",
     "LongitudinalTemporalInformationModified", "PatientAge", "PatientSize", "PatientWeight",
@@ -34,6 +44,7 @@ COPIED = (
     "ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialProtocolName",
     "ClinicalTrialSiteID", "ClinicalTrialSiteName", "ClinicalTrialSubjectID",
 )  # fmt: skip
+SEXES = ("M", "F", "O")
 
 ASCII = str.maketrans({"≥": ">=", "≤": "<=", "×": "x", "±": "+/-", "–": "-", "—": "-", "−": "-",
                        "³": "3", "²": "2", "µ": "u", "→": "->", "·": "-", "’": "'", "≈": "~",
@@ -63,11 +74,7 @@ def new_object(
     source = datasets[0]
     modality, sop_class, offset, title = KINDS[kind]
     made = Dataset()
-    for keyword in COPIED:
-        if source.get(keyword) is not None:
-            setattr(made, keyword, source.get(keyword))
-    for keyword in REQUIRED:
-        setattr(made, keyword, source.get(keyword, ""))
+    _copy_facts(source, made)
     if study.is_phantom:
         made.QualityControlSubject = "YES"
         title = f"{title}, PHANTOM"
@@ -98,6 +105,50 @@ KINDS = {
     "sr": ("SR", "1.2.840.10008.5.1.4.1.1.88.34", 92, "Lung nodules: measurements"),
     "image": ("OT", "1.2.840.10008.5.1.4.1.1.7", 93, "Lung nodules: key images"),
 }
+
+
+def _copy_facts(source: Dataset, made: Dataset) -> None:
+    """Patient and study as the source has them; of what breaks the standard, the names alone."""
+    characters = source.get("SpecificCharacterSet")
+    if characters is not None:
+        sets = characters if isinstance(characters, MultiValue) else [characters]
+        is_known = all(not one or one in python_encoding for one in sets)
+        made.SpecificCharacterSet = characters if is_known else "ISO_IR 192"
+    for keyword in (*IDENTIFYING, *REQUIRED, *COPIED):
+        tag = tag_for_keyword(keyword)
+        assert tag is not None
+        try:
+            element = source.get(tag)
+        except (ValueError, TypeError, OverflowError, NotImplementedError):
+            element = None  # such as a weight of "70,5"
+        value = None if element is None else element.value
+        form = dictionary_VR(tag)
+        if keyword not in IDENTIFYING:
+            value = _tidy(keyword, form, value)
+        if value is None and keyword in COPIED:
+            continue
+        value = "" if value is None else copy(value)
+        made.add(DataElement(tag, form, value, validation_mode=pydicom.config.IGNORE))
+
+
+def _tidy(keyword: str, form: str, value: object) -> object:
+    """A value that the standard allows; None where there is none."""
+    if value is None or form == "SQ":
+        return value
+    if form in ("DA", "TM"):
+        # 1999.01.31 and 12:30:00 of the oldest files
+        value = str(value).translate(str.maketrans("", "", ".:" if form == "DA" else ":"))
+    if keyword == "PatientSex" and value not in SEXES:
+        return None
+    parts = value if isinstance(value, MultiValue) else [value]
+    try:
+        for part in parts:
+            validate_value(form, str(part), pydicom.config.RAISE)
+            if form == "DA" and part:
+                datetime.strptime(str(part), "%Y%m%d")
+    except ValueError:
+        return None
+    return value
 
 
 def _file_meta(made: Dataset) -> FileMetaDataset:
@@ -135,7 +186,8 @@ def check_headers(study: Study, datasets: Sequence[Dataset]) -> None:
     written = np.array([dataset.ImagePositionPatient for dataset in datasets], np.float64)
     offset = np.abs(written - grid.to_patient(corners)).max()
     axes = np.array(datasets[0].ImageOrientationPatient, np.float64).reshape(2, 3)
-    if offset > LARGEST_OFFSET_MM or not np.allclose(axes, grid.axes[[2, 1]], atol=1e-3):
+    allowed = LARGEST_OFFSET[0] + LARGEST_OFFSET[1] * grid.spacing_mm[0]
+    if offset > allowed or not np.allclose(axes, grid.axes[[2, 1]], atol=3e-3):
         raise ValueError(
             f"headers lie up to {offset:.3f} mm from the grid, or turned against it; "
             "give those of the volume, in its order"

@@ -172,11 +172,13 @@ def _group(
 def _sizes(measures: Measures, datasets: Sequence[Dataset]) -> Iterator[Dataset]:
     seen_on = image(INFERRED, codes.SOURCE_OF_MEASUREMENT, datasets[measures.slice_index])
     low, high = measures.volume_interval_mm3
-    by_probability = code(MODIFIER, codes.METHOD, codes.PARTIAL_VOLUME)
+    is_counted = measures.volume_method == "counted"
+    method = codes.SEGMENTED_VOXELS if is_counted else codes.PARTIAL_VOLUME
+    by_method = code(MODIFIER, codes.METHOD, method)
     by_voxels = code(MODIFIER, codes.METHOD, codes.SEGMENTED_VOXELS)
     mean = code(MODIFIER, codes.DERIVATION, codes.MEAN)
     mm, mm3 = codes.MILLIMETRE, codes.CUBIC_MILLIMETRE
-    yield number(codes.VOLUME, measures.volume_mm3, mm3, [by_probability])
+    yield number(codes.VOLUME, measures.volume_mm3, mm3, [by_method])
     yield number(codes.VOLUME_LOW, low, mm3)
     yield number(codes.VOLUME_HIGH, high, mm3)
     yield number(codes.SEGMENT_VOLUME, measures.counted_volume_mm3, mm3, [by_voxels])

@@ -65,10 +65,26 @@ def moment(datasets: Sequence[Dataset], clock: datetime | None = None) -> tuple[
         return clock.strftime("%Y%m%d"), clock.strftime("%H%M%S")
     for name in DATES:
         found = [
-            (str(dataset.get(f"{name}Date") or ""), str(dataset.get(f"{name}Time") or ""))
+            (date, _time(dataset.get(f"{name}Time")))
             for dataset in datasets
+            if (date := _date(dataset.get(f"{name}Date")))
         ]
-        date, time = max(found, default=("", ""))
-        if date:
-            return date, time or "000000"
+        if found:
+            return max(found)
     return NO_DATE
+
+
+def _date(value: object) -> str:
+    digits = str(value or "").replace(".", "")  # 1999.01.31 of the oldest files
+    try:
+        return datetime.strptime(digits, "%Y%m%d").strftime("%Y%m%d")
+    except ValueError:
+        return ""
+
+
+def _time(value: object) -> str:
+    digits = str(value or "").replace(":", "")[:6].ljust(6, "0")
+    try:
+        return datetime.strptime(digits, "%H%M%S").strftime("%H%M%S")
+    except ValueError:
+        return "000000"

@@ -60,6 +60,22 @@ def test_highdicom_reads_the_same_masks(
     assert set(read.get_tracking_ids()) == {(n.tracking_id, n.tracking_uid) for n in study.nodules}
 
 
+def test_slices_a_little_off_the_grid_are_read_all_the_same(
+    plain_grid, make_study, make_headers, dcmqi, tmp_path
+):
+    study, headers = make_study(plain_grid), make_headers(plain_grid)
+    for header, off in zip(
+        headers, 0.05 * np.random.default_rng(0).uniform(-1, 1, 12), strict=True
+    ):
+        x, y, z = header.ImagePositionPatient
+        header.ImagePositionPatient = [x, y, f"{float(z) + off:.4f}"]
+    path = save(segmentation(study, headers), tmp_path / "seg.dcm")
+    dcmqi("segimage2itkimage", "--inputDICOM", path, "--outputDirectory", tmp_path, "-t", "nrrd")
+    for nodule in study.nodules:
+        image = SimpleITK.ReadImage(str(tmp_path / f"{nodule.number}.nrrd"))
+        assert int(SimpleITK.GetArrayFromImage(image).sum()) == int(nodule.finding.mask.sum())
+
+
 def test_a_single_segment_reads_as_well(plain_grid, make_study, headers, validate, tmp_path):
     study = make_study(plain_grid, 1)
     made = segmentation(study, headers)

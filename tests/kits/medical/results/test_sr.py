@@ -184,6 +184,20 @@ def test_a_category_gives_its_reasons(study, headers):
     assert reasons == "solid, 8.3 mm >= 8 mm; baseline; CT in 3 months; Source: ACR 2022"
 
 
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [("edge-weighted", codes.PARTIAL_VOLUME), ("counted", codes.SEGMENTED_VOXELS)],
+)
+def test_the_volume_says_how_it_was_measured(study, headers, method, expected):
+    nodules = [
+        replace(nodule, measures=replace(nodule.measures, volume_method=method))
+        for nodule in study.nodules
+    ]
+    made = report(replace(study, nodules=tuple(nodules)), headers)
+    said = items(made, codes.VOLUME)[0].ContentSequence[0].ConceptCodeSequence[0]
+    assert said.CodeValue == expected.value
+
+
 def test_an_infinite_doubling_time_has_no_upper_limit(study, headers):
     open_ended = [n for n in study.nodules if n.growth and n.growth.state == "undecided"]
     made = report(study, headers)

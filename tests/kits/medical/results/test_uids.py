@@ -2,6 +2,7 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import RFC_4122, UUID
 
+import pydicom.config
 import pydicom.uid
 import pytest
 from pydicom.dataset import Dataset
@@ -58,6 +59,14 @@ def test_the_moment_falls_back_to_what_there_is():
     header.StudyDate = "20200310"
     assert moment([header]) == ("20200310", "000000")
     assert moment([Dataset()]) == ("19000101", "000000")
+
+
+def test_dates_of_old_files_are_read_and_wrong_ones_passed_over():
+    header = Dataset()
+    with pydicom.config.disable_value_validation():
+        header.ContentDate, header.ContentTime = "20201399", "101502"
+        header.StudyDate, header.StudyTime = "1999.01.31", "12:30:00"
+    assert moment([header]) == ("19990131", "123000")
 
 
 def test_a_clock_wins(headers):
