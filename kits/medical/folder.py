@@ -63,7 +63,7 @@ def read_folder(path: Path, progress: Callable[[int, int], None] | None = None) 
     if not path.is_dir():
         raise Refusal("no_folder", f"{path} is not a folder; give the folder with the scan's files")
     files, links = _files(path)
-    folder = Folder(path, skipped=links)
+    folder = Folder(path, skipped=list(links))
     with disable_value_validation():
         for number, file in enumerate(files, 1):
             _take(folder, file)

@@ -25,6 +25,7 @@ from kits.medical.refusals import Refusal
 LARGEST_FILE_BYTES = 512 * 2**20
 LARGEST_VALUE_BYTES = 4 * 2**20  # longer header values stay on the disk
 DICOMDIR = "1.2.840.10008.1.3.10"
+IMAGES = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.7")
 DEFLATED = "1.2.840.10008.1.2.1.99"
 IMPLICIT_LITTLE, EXPLICIT_LITTLE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 EXPLICIT_BIG = "1.2.840.10008.1.2.2"
@@ -146,6 +147,8 @@ def read_header(path: Path) -> Header:
             if meta.get("MediaStorageSOPClassUID") == DICOMDIR:
                 return Header(path, dataset, syntax, None, None, size)
             where, length = _pixel_element(file, syntax)
+            if where is None and _ends_early(dataset):
+                raise _unreadable(path, "it ends within its header")
         except Refusal:
             raise
         except READ_ERRORS as error:
@@ -169,6 +172,22 @@ def open_file(path: Path) -> BinaryIO:
         os.close(descriptor)
         raise NotDicom(path.name)
     return os.fdopen(descriptor, "rb")
+
+
+def _ends_early(dataset: FileDataset) -> bool:
+    """Whether a file without pixels should have some, or its last value is shorter than it says.
+
+    A shortened value can be a valid one, of another series say.
+    """
+    if dataset.file_meta.get("MediaStorageSOPClassUID", "") in IMAGES:
+        return True
+    last = dataset.get_item(max(dataset.keys(), default=0))
+    return (
+        isinstance(last, RawDataElement)
+        and last.length != 0xFFFFFFFF
+        and last.value is not None
+        and len(last.value) < last.length
+    )
 
 
 def _pixel_element(file: BinaryIO, syntax: str) -> tuple[int | None, int | None]:

@@ -219,11 +219,17 @@ def to_hounsfield(one: Slice, stored: np.ndarray, hu: np.ndarray, tally: Tally) 
             f"allows {low} to {high}; the header or the pixels are wrong, export the scan again",
         )
     _check_wrap(one, values, (low, high), (least, most))
-    below = _rescale(one, values, hu, (least, most))
+    _rescale(one, values, hu, (least, most))
+    num_padded = num_below = 0
+    if least * one.slope + one.intercept < AIR_HU:
+        below = hu < AIR_HU if padded is None else (hu < AIR_HU) & ~padded
+        num_below = int(below.sum())
+        np.maximum(hu, AIR_HU, out=hu)
     if padded is not None:
+        num_padded = int(padded.sum())
         hu[padded] = AIR_HU
-    if padded is not None or below:
-        tally.add(0 if padded is None else int(padded.sum()), below)
+    if num_padded or num_below:
+        tally.add(num_padded, num_below)
 
 
 def _padded(one: Slice, values: np.ndarray) -> np.ndarray | None:
@@ -280,8 +286,8 @@ def _pits(wide: np.ndarray, span: int) -> np.ndarray:
     return falls < rises
 
 
-def _rescale(one: Slice, values: np.ndarray, hu: np.ndarray, found: tuple[int, int]) -> int:
-    """Write Hounsfield units; how many were below AIR_HU."""
+def _rescale(one: Slice, values: np.ndarray, hu: np.ndarray, found: tuple[int, int]) -> None:
+    """Write Hounsfield units."""
     ends = [value * one.slope + one.intercept for value in found]
     if ends[0] < HU_RANGE[0] or ends[1] > HU_RANGE[1]:
         raise Refusal(
@@ -296,11 +302,6 @@ def _rescale(one: Slice, values: np.ndarray, hu: np.ndarray, found: tuple[int, i
         np.add(patterns, offset, out=hu.view(np.uint16))
     else:
         hu[...] = np.rint(values * one.slope + one.intercept)
-    if ends[0] >= AIR_HU:
-        return 0
-    below = int((hu < AIR_HU).sum())
-    np.maximum(hu, AIR_HU, out=hu)
-    return below
 
 
 def pixel_digest(one: Slice) -> str:
