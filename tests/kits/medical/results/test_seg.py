@@ -73,7 +73,8 @@ def test_slices_a_little_off_the_grid_are_read_all_the_same(
     dcmqi("segimage2itkimage", "--inputDICOM", path, "--outputDirectory", tmp_path, "-t", "nrrd")
     for nodule in study.nodules:
         image = SimpleITK.ReadImage(str(tmp_path / f"{nodule.number}.nrrd"))
-        assert int(SimpleITK.GetArrayFromImage(image).sum()) == int(nodule.finding.mask.sum())
+        found = np.count_nonzero(SimpleITK.GetArrayFromImage(image))
+        assert found == np.count_nonzero(nodule.finding.mask)
 
 
 def test_a_single_segment_reads_as_well(plain_grid, make_study, headers, validate, tmp_path):
