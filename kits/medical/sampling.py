@@ -158,15 +158,18 @@ def cut(view: View, window: Window, *, is_edge: bool) -> tuple[np.ndarray, np.nd
     Args:
         view: of a case.
         window: in the view's voxels.
-        is_edge: beyond the view the image repeats its edge, and its votes do not count; else there
-            is air without a nodule.
+        is_edge: beyond the view the image repeats its edge, and its votes do not count; else, and
+            in a window that does not touch the view, there is air without a nodule.
     Returns:
         (d, h, w) float32 HU, and (d, h, w) uint8 votes.
     """
     inside = [
-        slice(min(max(part.start, 0), size - 1), max(min(part.stop, size), 1))
+        slice(max(part.start, 0), min(part.stop, size))
         for part, size in zip(window, view.shape, strict=True)
     ]
+    if any(part.start >= part.stop for part in inside):
+        shape = tuple(part.stop - part.start for part in window)
+        return np.full(shape, AIR_HU, np.float32), np.zeros(shape, np.uint8)
     image = _between_slices(view.voxels, inside, view.factor)
     known = _between_slices(np.where(view.votes == UNKNOWN, 0, view.votes), inside, view.factor)
     votes = np.round(known).astype(np.uint8)
@@ -176,15 +179,13 @@ def cut(view: View, window: Window, *, is_edge: bool) -> tuple[np.ndarray, np.nd
         (max(0, have.start - part.start), max(0, part.stop - have.stop))
         for part, have in zip(window, inside, strict=True)
     ]
-    # A window that lies wholly outside has one voxel of the edge too much.
-    cropped = tuple(slice(0, part.stop - part.start) for part in window)
     if is_edge:
         image = np.pad(image, missing, mode="edge")
         votes = np.pad(votes, missing, constant_values=UNKNOWN)
     else:
         image = np.pad(image, missing, constant_values=AIR_HU)
         votes = np.pad(votes, missing)
-    return image[cropped], votes[cropped]
+    return image, votes
 
 
 def _between_slices(array: np.ndarray, inside: Sequence[slice], factor: int) -> np.ndarray:
