@@ -26,7 +26,7 @@ class Anatomy:
     blood: Tubes  # great vessels
     airway_walls: Tubes
     airways: Tubes  # lumen
-    ribs: Tubes
+    ribs: Tubes  # with the breastbone and the shoulder blades
     marrow: Tubes
     cartilage: Tubes
     soft: Tubes  # oesophagus, lymph nodes, scars
@@ -49,7 +49,7 @@ def build_anatomy(thorax: Thorax, rng: np.random.Generator) -> Anatomy:
         lumen.append(_bronchi(artery))
     lumens = join(lumen)
     walls = lumens.resized(lambda radius: radius + np.clip(0.2 * radius, 0.3, 1.4))
-    ribs = _ribs(thorax, bone=True)
+    ribs = join([_ribs(thorax, bone=True), _sternum(thorax), _shoulder_blades(thorax)])
     return Anatomy(
         lung_vessels=join(vessels),
         blood=blood,
@@ -155,6 +155,32 @@ def _ribs(thorax: Thorax, *, bone: bool) -> Tubes:
             y = 4 * reach + (depth + 6) * _power(np.cos(turn))
             x = side * (width + 6) * _power(np.sin(turn))
             parts.append(along(np.column_stack([z, y, x]), 5.2 if bone else 4.6))
+    return join(parts)
+
+
+def _sternum(thorax: Thorax) -> Tubes:
+    build = thorax.build
+    z = np.linspace(0.34, 0.86, 12) * build.height_mm
+    reach = z / build.height_mm
+    _, depth = _cage_axes(thorax, reach)
+    y = 4 * reach - depth - 7
+    half = 6 + 8 * np.clip(reach - 0.7, 0, 1) / 0.16
+    columns = [np.column_stack([z, y, share * half]) for share in (-1, -0.35, 0.35, 1)]
+    return join([along(points, 5.5) for points in columns])
+
+
+def _shoulder_blades(thorax: Thorax) -> Tubes:
+    """Thin plates behind the upper ribs."""
+    build = thorax.build
+    parts = []
+    for share in np.linspace(0, 1, 13):
+        z = np.linspace(0.52, 0.98 - 0.16 * share, 10) * build.height_mm
+        turn = (0.20 + 0.19 * share * np.linspace(0.4, 1, 10)) * np.pi
+        width, depth = _cage_axes(thorax, np.full(10, 0.62))
+        for side in (-1, 1):
+            y = (depth + 17) * _power(np.cos(turn)) + 4
+            x = side * (width + 16) * _power(np.sin(turn))
+            parts.append(along(np.column_stack([z, y, x]), 2.0))
     return join(parts)
 
 

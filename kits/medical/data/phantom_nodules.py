@@ -194,8 +194,8 @@ def place_nodules(
     sample = sample_nodules(split)
     agreed = [nodule for nodule in sample if len(nodule.masks) >= MIN_READERS]
     doubted = [nodule for nodule in sample if len(nodule.masks) < MIN_READERS]
-    wanted = [agreed[k] for k in rng.integers(0, len(agreed), rng.integers(7, 11))]
-    wanted += [doubted[k] for k in rng.integers(0, len(doubted), rng.integers(1, 5))]
+    wanted = [agreed[k] for k in rng.choice(len(agreed), rng.integers(7, 11), replace=False)]
+    wanted += [doubted[k] for k in rng.choice(len(doubted), rng.integers(1, 5), replace=False)]
     # The large ones first, while there is room.
     wanted.sort(key=lambda nodule: -nodule.diameter_mm)
     placed: list[PlacedNodule] = []

@@ -31,6 +31,8 @@ class Build:
     lung_hu: float  # in the middle of the lungs
     gradient_hu: float  # back minus front
     emphysema: float  # 0 none
+    grain_hu: float  # of the lung's own texture
+    gas_mm: float  # radius of the bubble in the stomach
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Build:
@@ -48,6 +50,8 @@ class Build:
             lung_hu=float(rng.normal(-868, 22)),
             gradient_hu=float(rng.uniform(25, 65)),
             emphysema=float(rng.uniform(0, 1) if rng.random() < 0.3 else 0),
+            grain_hu=float(rng.uniform(36, 58)),
+            gas_mm=float(rng.uniform(12, 24) if rng.random() < 0.6 else 0),
         )
 
 
@@ -66,6 +70,7 @@ class Thorax:
     cage: Field
     heart: Field
     abdomen: Field
+    gas: Field  # in the stomach
     lungs: Field
     fissure: Field  # distance to the nearest fissure
     parenchyma_hu: Field
@@ -76,6 +81,12 @@ class Thorax:
     def spine_y_mm(self) -> float:
         """Where the vertebral bodies' centres lie."""
         return spine_y_mm(self.build)
+
+    @property
+    def table_y_mm(self) -> float:
+        """Where the patient lies."""
+        build = self.build
+        return build.half_depth_mm + build.muscle_mm + build.fat_mm + 24
 
     def muscle_share(self, cage: np.ndarray, muscle: np.ndarray, axes: Axes) -> np.ndarray:
         """How much of a voxel of the wall is muscle: two layers with fat between them."""
@@ -93,8 +104,9 @@ def build_thorax(build: Build, rng: np.random.Generator) -> Thorax:
     z, y, x, origin = _coarse_grid(build)
     wobble = smooth_noise(rng, np.broadcast_shapes(z.shape, y.shape, x.shape), 5, 1.5)
     cage = _cage(build, z, y, x) + wobble
+    bulges = smooth_noise(rng, wobble.shape, 3, 2.6)
     heart = as_distance(_heart(build, z, y, x), STEP_MM) + wobble
-    middle = _smooth_max(_mediastinum(build, z, y, x) + 1.5 * wobble, heart + 2, 5)
+    middle = _smooth_max(_mediastinum(build, z, y, x) + bulges, heart + 2, 5)
     above = z - _diaphragm(build, y, x)
     lungs = _smooth_min(_smooth_min(cage, -middle, 4), above + wobble, 4)
     wall = (build.muscle_mm, build.fat_mm)
@@ -112,6 +124,7 @@ def build_thorax(build: Build, rng: np.random.Generator) -> Thorax:
         cage=field(cage),
         heart=field(heart, normal=False),
         abdomen=field(_smooth_min(cage, -above - 2, 3)),
+        gas=field(_gas(build, z, y, x) + wobble, normal=False),
         lungs=field(lungs),
         fissure=field(_fissures(build, z, y, x) + 2 * wobble),
         parenchyma_hu=field(_parenchyma(build, rng, y, wobble.shape), normal=False),
@@ -188,6 +201,13 @@ def _diaphragm(build: Build, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     left = (build.dome_mm - 12) * np.exp(-(((x - 62) / 56) ** 2) - ((y + 4) / 60) ** 2)
     slope = -0.25 * (y - build.half_depth_mm)
     return right + left + slope * 0.5
+
+
+def _gas(build: Build, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    # Under the left diaphragm; in front, for patients lie on their back.
+    top = float(_diaphragm(build, np.float32(-22), np.float32(58)))
+    around = np.sqrt((z - top + 34) ** 2 + ((y + 22) * 1.25) ** 2 + ((x - 58) * 0.8) ** 2)
+    return build.gas_mm - around if build.gas_mm else -100 + 0 * around
 
 
 def _outline(

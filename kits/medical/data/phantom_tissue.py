@@ -15,6 +15,7 @@ from kits.medical.data.phantom_tubes import Tissue, paint
 
 AIR_HU, FAT_HU, MUSCLE_HU, LIVER_HU, SKIN_HU = -1000.0, -98.0, 52.0, 58.0, 0.0
 LUNG_HU = -870.0
+TABLE_HU = 820.0  # more than air
 CORTEX = Tissue(520.0, MUSCLE_HU)
 MARROW = Tissue(190.0, CORTEX.hu)
 CARTILAGE = Tissue(105.0, 0.0)
@@ -23,7 +24,7 @@ WALL = Tissue(0.0, LUNG_HU)
 LUMEN = Tissue(AIR_HU, WALL.hu)
 FISSURE_HU = 260.0  # more than the lung around it
 BACKGROUND_MM = 2.0  # edges between fat and muscle need no more
-GRAIN_CELLS, GRAIN_MM, GRAIN_HU = 128, 0.75, 48.0
+GRAIN_CELLS, GRAIN_MM = 128, 0.75
 
 
 class Chest:
@@ -55,7 +56,9 @@ class Chest:
     def _parenchyma(self, axes: Axes, edge_mm: float) -> np.ndarray:
         thorax = self.thorax
         hu = thorax.parenchyma_hu.on(axes)
-        hu += Field(thorax.grain_origin_mm, GRAIN_MM, _grain(), is_periodic=True).on(axes)
+        grain = Field(thorax.grain_origin_mm, GRAIN_MM, _grain(), is_periodic=True).on(axes)
+        grain *= np.float32(thorax.build.grain_hu)
+        hu += grain
         fissure = np.abs(thorax.fissure.on(axes))
         hu += FISSURE_HU * coverage(0.3 - fissure, edge_mm)
         return hu
@@ -77,8 +80,12 @@ class Chest:
         blend(hu, MUSCLE_HU, thorax.muscle_share(cage, thorax.muscle.on(grid), grid))
         blend(hu, FAT_HU, coverage(cage, 1.5))
         blend(hu, LIVER_HU, coverage(thorax.abdomen.on(grid), 2.0))
+        blend(hu, AIR_HU, coverage(thorax.gas.on(grid), 2.0))
         heart_hu = max(45.0, 0.9 * thorax.build.blood_hu)
         blend(hu, heart_hu, coverage(thorax.heart.on(grid), 2.0))
+        y, x = grid[1][:, None], grid[2][None, :]
+        table = thorax.table_y_mm - 0.0009 * x**2
+        np.maximum(hu, TABLE_HU * coverage(3 - np.abs(y - table), 2.0) + AIR_HU, out=hu)
         return Field(low, BACKGROUND_MM, hu)
 
 
@@ -92,4 +99,4 @@ def _grain() -> np.ndarray:
     # Bright specks on a darker ground rather than as many dark as bright ones.
     grain = np.exp(0.55 * fine + 0.25 * wide)
     grain -= grain.mean()
-    return (grain * (GRAIN_HU / grain.std())).astype(np.float32)
+    return (grain / grain.std()).astype(np.float32)
