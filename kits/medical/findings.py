@@ -33,3 +33,4 @@ class Findings:
     lung_window: Window
     lung_volume_ml: float
     seconds: Mapping[str, float] = field(default_factory=dict)  # step -> wall time
+    notes: tuple[str, ...] = ()  # what a reader should know: the lungs were not found, ...

@@ -1,1 +1,1 @@
-"""From a scan to findings, without torch: lung box, coarse heat-map, crops, stitching."""
+"""From a volume and a network to findings, on a small computer. No torch."""
