@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
+from copy import copy, deepcopy
 from datetime import datetime
 from pathlib import Path
 
@@ -56,16 +56,14 @@ def new_object(
     datasets: Sequence[Dataset],
     kind: str,
     *,
-    number: int = 1,
     clock: datetime | None = None,
 ) -> Dataset:
-    """An object of the scan's study with everything but its own content.
+    """The first object of a series in the scan's study, with everything but its own content.
 
     Args:
         study: what is reported.
         datasets: headers of the scan, in the order of the volume.
         kind: "seg", "sr" or "image"; makes the series and its UID.
-        number: of the object within its series.
         clock: when it was made; None: when the scan was, so that each run writes the same bytes.
     Raises:
         ValueError: the headers are not those of the study's grid.
@@ -80,12 +78,10 @@ def new_object(
         title = f"{title}, PHANTOM"
     made.StudyInstanceUID = source.StudyInstanceUID
     made.SeriesInstanceUID = object_uid(study, kind, "series")
-    made.SOPInstanceUID = object_uid(study, kind, "instance", str(number))
     made.SOPClassUID = sop_class
     made.Modality = modality
     made.SeriesNumber = int(source.get("SeriesNumber") or 0) % 100_000 * 100 + offset
     made.SeriesDescription = f"{title}, unverified"
-    made.InstanceNumber = number
     made.Manufacturer = MANUFACTURER
     made.ManufacturerModelName = PRODUCT
     made.DeviceSerialNumber = study.model.sha256[:64] or "unknown"
@@ -95,6 +91,14 @@ def new_object(
         setattr(made, f"{name}Date", date)
         setattr(made, f"{name}Time", time)
     made.InstanceCreatorUID = IMPLEMENTATION
+    return numbered(made, study, kind, 1)
+
+
+def numbered(first: Dataset, study: Study, kind: str, number: int) -> Dataset:
+    """A further object of a series, from one that has no content yet."""
+    made = deepcopy(first)
+    made.SOPInstanceUID = object_uid(study, kind, "instance", str(number))
+    made.InstanceNumber = number
     made.file_meta = _file_meta(made)
     return made
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from pydicom.dataset import Dataset
 
 from kits.medical.results import codes
-from kits.medical.results.headers import ASCII, UNVERIFIED, new_object
+from kits.medical.results.headers import ASCII, UNVERIFIED, new_object, numbered
 from kits.medical.results.seg import reference
 from kits.medical.results.study import Category, Growth, Nodule, Study
 
@@ -57,9 +58,10 @@ def key_images(
     """
     if voxels.shape != study.grid.shape:
         raise ValueError(f"voxels have shape={voxels.shape}, the study's grid {study.grid.shape}")
+    first = new_object(study, datasets, "image", clock=clock)
     images = []
     for number, nodule in enumerate(study.nodules or (None,), 1):
-        made = new_object(study, datasets, "image", number=number, clock=clock)
+        made = numbered(first, study, "image", number)
         index = nodule.measures.slice_index if nodule else study.grid.shape[0] // 2
         _describe(made, datasets[index], render(study, nodule, voxels[index], index))
         made.ImageComments = "; ".join([UNVERIFIED, *_lines(study, nodule, index)])[:10_000]
@@ -112,7 +114,7 @@ def render(study: Study, nodule: Nodule | None, voxels: np.ndarray, index: int) 
     draw = ImageDraw.Draw(canvas)
     _write(draw, (10, 8), UNVERIFIED, WARNING, 18)
     if study.is_phantom:
-        width = ImageFont.load_default(18).getlength("PHANTOM DATA")
+        width = _font(18).getlength("PHANTOM DATA")
         _write(draw, (canvas.width - 10 - int(width), 8), "PHANTOM DATA", WARNING, 18)
     height, width = voxels.shape
     row_mm, column_mm = study.grid.spacing_mm[1:]
@@ -292,6 +294,11 @@ def _change(growth: Growth | None) -> list[str]:
     return [line]
 
 
+@cache
+def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size_px)
+
+
 def _write(
     draw: ImageDraw.ImageDraw,
     place: tuple[int, int],
@@ -300,14 +307,14 @@ def _write(
     size_px: int,
 ) -> None:
     # With a dark rim: it may lie on bright tissue.
-    font = ImageFont.load_default(size_px)
+    font = _font(size_px)
     draw.text(place, text, fill=colour, font=font, stroke_width=1, stroke_fill=BACKGROUND)
 
 
 def _write_lines(draw: ImageDraw.ImageDraw, place: tuple[int, int], lines: Sequence[str]) -> None:
     """Lines below each other, broken where the column ends; the first one stands out."""
     x, y = place
-    font = ImageFont.load_default(TEXT_PX)
+    font = _font(TEXT_PX)
     bottom = BAR_PX + PANEL_PX - TEXT_PX
     for number, line in enumerate(lines):
         row = ""
