@@ -8,23 +8,12 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from kits.medical.results.rules import PRIOR, VOLUME_OF, Condition, Rule, RuleSet
-from kits.medical.results.study import Category, Growth, Measures, Texts
+from kits.medical.results.study import Category, Growth, Measures, Person, Texts
 from kits.medical.results.wording import LANGUAGES, Wording, wording
 
 DAYS_A_YEAR = 365.0
 SIGNS = {"at_least": "≥", "above": ">", "below": "<", "at_most": "≤"}
 NOT_CLASSIFIED = "?"
-
-
-@dataclass(frozen=True)
-class Person:
-    """What is known of the patient beyond the images; None and unknown where nothing is."""
-
-    setting: str = "unknown"  # screening, incidental, unknown
-    risk: str = "unknown"  # low, high, unknown
-    cancer: bool | None = None
-    immunosuppressed: bool | None = None
-    age_years: float | None = None
 
 
 @dataclass(frozen=True)
@@ -299,7 +288,7 @@ def _lines(rules: RuleSet, view: _View, rule: Rule | None, say: Wording) -> tupl
     else:
         lines = [say(f"rules.{facts.history}")]
     lines.append(_reason(view, rule, say))
-    if rule is not None and view.can_use_volume():
+    if rule is not None and _has_size(rule) and view.can_use_volume():
         other = _View(rules, facts, by_volume=True).first()
         if other is not None:
             key = "rules.same_volume" if other.category == rule.category else "rules.other_volume"
@@ -308,11 +297,15 @@ def _lines(rules: RuleSet, view: _View, rule: Rule | None, say: Wording) -> tupl
     return tuple(lines)
 
 
+def _has_size(rule: Rule) -> bool:
+    return any(condition.fact in VOLUME_OF for condition in rule.conditions)
+
+
 def _reason(view: _View, rule: Rule | None, say: Wording) -> str:
     if rule is None:
         return say("rules.no_rule")
     parts = [_condition(view, condition, say) for condition in rule.conditions]
-    return f"{say('rules.comma').join(part for part in parts if part)} → {rule.category}"
+    return f"{say('rules.comma').join(part for part in parts if part)} -> {rule.category}"
 
 
 def _condition(view: _View, condition: Condition, say: Wording) -> str:

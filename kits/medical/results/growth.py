@@ -87,20 +87,21 @@ def growth_rate(before: tuple[float, str], now: tuple[float, str], interval_days
     return Rate(rate, (rate - margin, rate + margin))
 
 
-def compare(before: Earlier, volume_mm3: float, texture: str, dates: tuple[str, str]) -> Growth:
+def compare(
+    before: Earlier, now: tuple[float, str], prior_date: str, interval_days: float
+) -> Growth:
     """What is said about a nodule that was found on the prior too.
 
     Args:
         before: the nodule on the prior.
-        volume_mm3: its volume now.
-        texture: its texture now.
-        dates: of the prior and of this scan, YYYYMMDD.
+        now: its volume in mm3 and its texture at this scan.
+        prior_date: YYYYMMDD.
+        interval_days: from the prior to this scan.
     """
-    interval_days = float(days_between(*dates))
-    rate = growth_rate((before.volume_mm3, before.texture), (volume_mm3, texture), interval_days)
+    rate = growth_rate((before.volume_mm3, before.texture), now, interval_days)
     return Growth(
         state=rate.state,
-        prior_date=dates[0],
+        prior_date=prior_date,
         interval_days=interval_days,
         prior_volume_mm3=before.volume_mm3,
         prior_mean_diameter_mm=before.mean_diameter_mm,

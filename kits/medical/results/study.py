@@ -127,6 +127,17 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Person:
+    """What was said about the patient beside the images; None and unknown where nothing was."""
+
+    setting: str = "unknown"  # screening, incidental, unknown
+    risk: str = "unknown"  # of lung cancer: low, high, unknown
+    cancer: bool | None = None
+    immunosuppressed: bool | None = None
+    age_years: float | None = None  # by the headers
+
+
+@dataclass(frozen=True)
 class NotDetectable:
     """What this scan cannot show, and why."""
 
@@ -161,6 +172,7 @@ class Study:
     is_phantom: bool  # the scan is a phantom's
     lung_volume_ml: float
     categories: tuple[Category, ...] = ()  # of the whole scan, one for each rule set
+    person: Person = field(default_factory=Person)
     prior_date: str = ""
     prior_study_uid: str = ""
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of the whole scan

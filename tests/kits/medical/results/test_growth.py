@@ -78,7 +78,7 @@ def test_states(before, now, days, state):
 
 def test_comparing_keeps_what_the_prior_said():
     before = Earlier(2, (0.0, 0.0, 0.0), 200.0, 7.3, "solid", None, "2.25.1", ())
-    growth = compare(before, 800.0, "solid", ("20250101", "20260101"))
+    growth = compare(before, (800.0, "solid"), "20250101", 365.0)
     assert growth.state == "growing"
     assert growth.interval_days == 365
     assert growth.prior_volume_mm3 == 200.0
