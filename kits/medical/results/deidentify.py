@@ -61,6 +61,7 @@ TEXTS = frozenset(
         codes.LOCATION, codes.LIMITS,
     )
 )  # fmt: skip
+OWN_ID = re.compile(r"nodule-\d{1,3}")  # what the report calls a nodule
 REMOVED_ITEMS = frozenset({"PNAME", "DATE", "TIME", "DATETIME", "WAVEFORM"})
 
 BASIC = Code("113100", "DCM", "Basic Application Confidentiality Profile")
@@ -129,9 +130,14 @@ class Pseudonyms:
         return f"2.25.{UUID(bytes=bytes(digest)).int}"
 
     @property
-    def name(self) -> str:
-        """Another name and id for the patient."""
+    def id(self) -> str:
+        """Another id for the patient."""
         return f"ANON-{self._digest('patient', self.patient).hex()[:16].upper()}"
+
+    @property
+    def name(self) -> str:
+        """Another name, in the standard's form: family and given."""
+        return self.id.replace("-", "^")
 
     @property
     def shift(self) -> timedelta:
@@ -159,7 +165,7 @@ def deidentify(dataset: Dataset, key: bytes) -> Dataset:
     )
     is_ours = str(dataset.get("Manufacturer", "")) == MANUFACTURER
     shared = _clean(dataset, names, is_ours=is_ours)
-    shared.PatientName = shared.PatientID = names.name
+    shared.PatientName, shared.PatientID = names.name, names.id
     if shared.get("VerificationFlag") == "VERIFIED":
         # Who verified it is gone, and with that the verification.
         shared.VerificationFlag = "UNVERIFIED"
@@ -175,7 +181,7 @@ def deidentify_source(source: Source, key: bytes) -> Source:
     return replace(
         source,
         patient_name=names.name,
-        patient_id=names.name,
+        patient_id=names.id,
         birth_date="",
         sex="",
         age="",
@@ -270,12 +276,16 @@ def _may_stay(item: Dataset) -> bool:
     kind = item.get("ValueType")
     if kind == "TEXT":
         name = item.ConceptNameCodeSequence[0] if item.get("ConceptNameCodeSequence") else Dataset()
-        return name.get("CodeValue") in TEXTS
+        is_ours = OWN_ID.fullmatch(str(item.get("TextValue"))) is not None
+        named = name.get("CodeValue")
+        return named in TEXTS or (named == codes.TRACKING_ID.value and is_ours)
     return kind not in REMOVED_ITEMS
 
 
 def _words(text: str) -> str:
     """The words of a text that say how a scan was made, and short numbers among them."""
+    if OWN_ID.fullmatch(text):
+        return text
     found = re.findall(r"[^\W_]+(?:\.\d+[a-z]*)?", text)
     return " ".join(
         word

@@ -198,6 +198,15 @@ def check_headers(study: Study, datasets: Sequence[Dataset]) -> None:
         )
 
 
+def copy_compression(source: Dataset, made: Dataset) -> None:
+    """Say of an image whether what it was made from had been compressed with loss."""
+    made.LossyImageCompression = source.get("LossyImageCompression") or "00"
+    if made.LossyImageCompression == "01":
+        for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+            if source.get(keyword):
+                setattr(made, keyword, source.get(keyword))
+
+
 def plain(text: str, made: Dataset) -> str:
     """Text as the object's character set can hold it; ours is English, signs become letters."""
     if "ISO_IR 192" in str(made.get("SpecificCharacterSet", "")):

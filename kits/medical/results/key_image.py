@@ -18,7 +18,13 @@ from PIL import Image, ImageDraw, ImageFont
 from pydicom.dataset import Dataset
 
 from kits.medical.results import codes
-from kits.medical.results.headers import ASCII, UNVERIFIED, new_object, numbered
+from kits.medical.results.headers import (
+    ASCII,
+    UNVERIFIED,
+    copy_compression,
+    new_object,
+    numbered,
+)
 from kits.medical.results.seg import reference
 from kits.medical.results.study import Category, Growth, Nodule, Study
 
@@ -80,10 +86,7 @@ def _describe(made: Dataset, source: Dataset, picture: np.ndarray) -> None:
     made.PatientOrientation = ""
     # Our own text names nobody; what a scanner burned into the slice still shows.
     made.BurnedInAnnotation = "YES" if source.get("BurnedInAnnotation") == "YES" else "NO"
-    made.LossyImageCompression = source.get("LossyImageCompression") or "00"
-    for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-        if made.LossyImageCompression == "01" and source.get(keyword):
-            setattr(made, keyword, source.get(keyword))
+    copy_compression(source, made)
     made.DerivationDescription = "Lung window, outline of the nodule, text; " + UNVERIFIED
     image = reference(source)
     image.PurposeOfReferenceCodeSequence = [codes.SOURCE_IMAGE.item()]

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 
 from kits.medical.results import codes
 from kits.medical.results.content import decimal
-from kits.medical.results.headers import UNVERIFIED, new_object
+from kits.medical.results.headers import UNVERIFIED, copy_compression, new_object
 from kits.medical.results.study import Nodule, Study
 from kits.medical.results.uids import derived_uid, object_uid
 
@@ -59,6 +59,7 @@ def segmentation(
     made = new_object(study, datasets, "seg", clock=clock)
     frames = list(_frames(study, with_empty_frames))
     _describe_image(made, study, len(frames))
+    copy_compression(datasets[0], made)
     made.FrameOfReferenceUID = frame_of_reference(datasets[0])
     made.PositionReferenceIndicator = datasets[0].get("PositionReferenceIndicator", "")
     made.SegmentSequence = [_segment(nodule, study) for nodule in study.nodules]
@@ -109,7 +110,6 @@ def _describe_image(made: Dataset, study: Study, num_frames: int) -> None:
     made.PhotometricInterpretation = "MONOCHROME2"
     made.BitsAllocated = made.BitsStored = 1
     made.HighBit = made.PixelRepresentation = 0
-    made.LossyImageCompression = "00"
 
 
 def algorithm(study: Study) -> Dataset:

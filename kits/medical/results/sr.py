@@ -234,7 +234,8 @@ def _category(category: Category) -> Dataset:
     return code(
         CONTAINS,
         own(name, f"{name} category"),
-        own(category.code, answer),
+        # One scheme, one meaning: a 3 of one rule set is not a 3 of another.
+        own(f"{category.rule_set}:{category.code}", answer),
         [text(PROPERTIES, codes.RATIONALE, reasons)] if reasons else [],
     )
 

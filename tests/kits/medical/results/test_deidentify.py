@@ -16,7 +16,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from kits.medical.results import codes
 from kits.medical.results.basic_profile import CLEANED, DUMMIES, EMPTIED, KEPT
-from kits.medical.results.content import CONTAINS, container, text
+from kits.medical.results.content import CONTAINS, CONTEXT, container, text
 from kits.medical.results.deidentify import (
     deidentify,
     deidentify_source,
@@ -173,6 +173,7 @@ def test_measurements_and_masks_stay(study, headers, dcmqi, tmp_path):
     dcmqi("tid1500reader", "--inputDICOM", path, "--outputMetadata", tmp_path / "sr.json")
     read = (tmp_path / "sr.json").read_text()
     assert read.count('"Long Axis"') == len(study.nodules)
+    assert all(f'"TrackingIdentifier" : "{nodule.tracking_id}"' in read for nodule in study.nodules)
     tracked = [segment.TrackingUID for segment in made["seg"].SegmentSequence]
     assert all(uid in read for uid in tracked)
 
@@ -230,10 +231,11 @@ def test_descriptions_keep_words_about_the_scan_alone(make_headers, plain_grid):
 def test_texts_of_people_leave_a_report(study, headers):
     report = objects(study, headers)["sr"]
     note = text(CONTAINS, codes.COMMENT, f"{SECRET} called")
+    tracked = text(CONTEXT, codes.TRACKING_ID, f"nodule-1 {SECRET}")
     person = Dataset()
     person.ValueType, person.RelationshipType = "PNAME", CONTAINS
     person.PersonName = SECRET
-    report.ContentSequence.append(container(CONTAINS, codes.EVALUATIONS, [note, person]))
+    report.ContentSequence.append(container(CONTAINS, codes.EVALUATIONS, [note, tracked, person]))
     made = deidentify(report, KEY)
     assert SECRET.encode() not in as_bytes(made)
     assert study.not_detectable.lines["en"][0].encode() in as_bytes(made)
@@ -279,11 +281,11 @@ def test_a_page_names_the_patient_like_the_objects(study, headers):
     source = replace(study.source, institution="General Hospital", study_time="101112")
     page = deidentify_source(source, KEY)
     made = deidentify(headers[0], KEY)
-    assert page.patient_id == made.PatientID == str(made.PatientName)
+    assert (page.patient_id, page.patient_name) == (made.PatientID, str(made.PatientName))
     assert (page.study_uid, page.series_uid) == (made.StudyInstanceUID, made.SeriesInstanceUID)
     assert (page.study_date, page.study_time) == (made.StudyDate, made.StudyTime)
     assert page.institution == ""
-    assert re.fullmatch(r"ANON-[0-9A-F]{16}", page.patient_name)
+    assert re.fullmatch(r"ANON-[0-9A-F]{16}", page.patient_id)
 
 
 def test_a_key_is_for_its_owners_eyes(tmp_path):

@@ -60,6 +60,29 @@ def test_highdicom_reads_the_same_masks(
     assert set(read.get_tracking_ids()) == {(n.tracking_id, n.tracking_uid) for n in study.nodules}
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_any_orientation_and_spacing_is_read_back(
+    make_grid, make_study, make_headers, dcmqi, tmp_path, seed
+):
+    random = np.random.default_rng(seed)
+    row, column = np.linalg.qr(random.normal(size=(3, 3)))[0][:2]
+    spacing = tuple(random.uniform((0.5, 0.4, 0.4), (5, 1, 1)))
+    grid = make_grid((10, 33, 41), spacing, [*row, *column])
+    study = make_study(grid, 2)
+    path = save(segmentation(study, make_headers(grid)), tmp_path / "seg.dcm")
+    dcmqi("segimage2itkimage", "--inputDICOM", path, "--outputDirectory", tmp_path, "-t", "nrrd")
+    for nodule in study.nodules:
+        image = SimpleITK.ReadImage(str(tmp_path / f"{nodule.number}.nrrd"))
+        voxels = np.argwhere(SimpleITK.GetArrayFromImage(image))[:, ::-1].tolist()
+        found = np.array([image.TransformIndexToPhysicalPoint(voxel) for voxel in voxels])
+        start = [part.start for part in nodule.finding.window]
+        wanted = grid.to_patient(np.argwhere(nodule.finding.mask) + start)
+        distance = np.linalg.norm(found[:, None] - wanted[None], axis=2)
+        assert len(found) == len(wanted)
+        assert distance.min(axis=1).max() < 1e-3
+        assert distance.min(axis=0).max() < 1e-3
+
+
 def test_slices_a_little_off_the_grid_are_read_all_the_same(
     plain_grid, make_study, make_headers, dcmqi, tmp_path
 ):

@@ -104,7 +104,7 @@ def test_dcmqi_reads_the_same_numbers(grid, make_study, make_headers, dcmqi, tmp
             if "conceptValue" in item and "CodeValue" in item["conceptValue"]
         }
         assert answers[codes.TEXTURE.value] == codes.TEXTURES[nodule.texture].value
-        assert answers["Lung-RADSv2022"] == "4A"
+        assert answers["Lung-RADSv2022"] == "Lung-RADS:4A"
         if nodule.growth is not None:
             assert answers[codes.GROWTH.value] == codes.GROWTHS[nodule.growth.state].value
 
@@ -196,6 +196,17 @@ def test_the_volume_says_how_it_was_measured(study, headers, method, expected):
     made = report(replace(study, nodules=tuple(nodules)), headers)
     said = items(made, codes.VOLUME)[0].ContentSequence[0].ConceptCodeSequence[0]
     assert said.CodeValue == expected.value
+
+
+def test_codes_of_rule_sets_do_not_collide(study, headers):
+    meanings = {}
+    for item in below(report(study, headers)):
+        for coded in (
+            *item.get("ConceptNameCodeSequence", ()),
+            *item.get("ConceptCodeSequence", ()),
+        ):
+            key = (coded.CodeValue, coded.CodingSchemeDesignator)
+            assert meanings.setdefault(key, coded.CodeMeaning) == coded.CodeMeaning
 
 
 def test_an_infinite_doubling_time_has_no_upper_limit(study, headers):
