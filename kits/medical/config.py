@@ -44,6 +44,11 @@ class DistillRunConfig(MedicalTrainConfig):
             raise ValueError(
                 f"controls={unknown} are not among {', '.join(CONTROLS)}; set controls"
             )
+        if self.controls == ["seconds"]:
+            raise ValueError(
+                "controls=[seconds] needs the speed that steps measures; "
+                "set controls=[steps,seconds]"
+            )
 
 
 @dataclass
@@ -57,11 +62,13 @@ class EvaluateConfig:
     split: str = "test"
     # Where metrics.json and report.html go; null: the run's folder.
     output: str | None = None
+    # Patches: the mean over four mirror images of the slices; four times slower, a little better.
+    mirrored: bool = True
 
 
 @dataclass
 class ReportConfig:
-    """`python -m kits.medical.report`."""
+    """`python -m kits.medical.report`: exit status 2 after a mistake, 3 if the scan is refused."""
 
     # Folder of DICOM files; every series in it is looked at.
     scan: str = "???"
@@ -77,6 +84,37 @@ class ReportConfig:
     series: str | None = None
     # Threads of prediction; null takes every core.
     threads: int | None = None
+    # Rule sets to apply, in this order: files in kits/medical/results/rules.
+    rules: list[str] = field(
+        default_factory=lambda: ["lung_rads_2022", "c_lung_rads", "fleischner_2017"]
+    )
+    # Why the scan was made: screening, incidental, unknown.
+    setting: str = "unknown"
+    # The patient's risk of lung cancer, which Fleischner asks for: low, high, unknown.
+    risk: str = "unknown"
+    # Known cancer and immunosuppression, which take a patient out of Fleischner; null: not known.
+    cancer: bool | None = None
+    immunosuppressed: bool | None = None
+    # File of a secret key (kits.medical.results.deidentify.make_key): with it, shared/ in the
+    # output holds everything once more, de-identified.
+    share_key: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check names and ranges."""
+        _check_all("languages", self.languages, ("en", "zh"))
+        _check_all("rules", self.rules, ("lung_rads_2022", "c_lung_rads", "fleischner_2017"))
+        _check_all("setting", [self.setting], ("screening", "incidental", "unknown"))
+        _check_all("risk", [self.risk], ("low", "high", "unknown"))
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads={self.threads} is below 1; set threads, or leave it out")
+
+
+def _check_all(key: str, given: list[str], legal: tuple[str, ...]) -> None:
+    unknown = [each for each in given if each not in legal]
+    if unknown or not given or len(set(given)) < len(given):
+        raise ValueError(
+            f"{key}={', '.join(given)} is not a choice of {', '.join(legal)}, each once; set {key}"
+        )
 
 
 @dataclass
