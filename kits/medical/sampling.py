@@ -31,7 +31,7 @@ FULL, UNKNOWN = 254, 255  # of a crop's votes: every reader; a voxel that does n
 # Crops reach beyond samples by so many voxels on each side, for shifts, turns and scales.
 MARGIN = (4, 14, 14)
 # A patch is shown with its edge repeated to so many fine slices at least, as in training.
-LEAST_SLICES = 16
+LEAST_SLICES = 24
 # Texture ratings run from 1, non-solid, to 5, solid.
 NON_SOLID_BELOW, SOLID_ABOVE = 2.5, 3.5
 
@@ -170,11 +170,11 @@ def cut(view: View, window: Window, *, is_edge: bool) -> tuple[np.ndarray, np.nd
     if any(part.start >= part.stop for part in inside):
         shape = tuple(part.stop - part.start for part in window)
         return np.full(shape, AIR_HU, np.float32), np.zeros(shape, np.uint8)
-    image = _between_slices(view.voxels, inside, view.factor)
-    known = _between_slices(np.where(view.votes == UNKNOWN, 0, view.votes), inside, view.factor)
-    votes = np.round(known).astype(np.uint8)
-    nearest = np.round(np.arange(inside[0].start, inside[0].stop) / view.factor).astype(np.int64)
-    votes[view.votes[nearest][:, inside[1], inside[2]] == UNKNOWN] = UNKNOWN
+    below, above, share = _slices(view.voxels, inside, view.factor)
+    image = below + share * (above.astype(np.float32) - below)
+    below, above, share = _slices(view.votes, inside, view.factor)
+    votes = np.round(below + share * (above.astype(np.float32) - below)).astype(np.uint8)
+    votes[(below == UNKNOWN) | ((above == UNKNOWN) & (share > 0))] = UNKNOWN
     missing = [
         (max(0, have.start - part.start), max(0, part.stop - have.stop))
         for part, have in zip(window, inside, strict=True)
@@ -188,18 +188,15 @@ def cut(view: View, window: Window, *, is_edge: bool) -> tuple[np.ndarray, np.nd
     return image, votes
 
 
-def _between_slices(array: np.ndarray, inside: Sequence[slice], factor: int) -> np.ndarray:
-    """(d, h, w) float32, linear between slices."""
-    rows, columns = inside[1], inside[2]
-    if factor == 1:
-        return array[inside[0], rows, columns].astype(np.float32)
+def _slices(
+    array: np.ndarray, inside: Sequence[slice], factor: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(d, h, w) the slices below and above each fine one, and (d, 1, 1) the share of the upper."""
     place = np.arange(inside[0].start, inside[0].stop)
     low, rest = np.divmod(place, factor)
-    high = np.minimum(low + 1, len(array) - 1)
+    part = array[:, inside[1], inside[2]]
     share = (rest / np.float32(factor)).astype(np.float32)[:, None, None]
-    below = array[low][:, rows, columns].astype(np.float32)
-    above = array[high][:, rows, columns].astype(np.float32)
-    return below + share * (above - below)
+    return part[low], part[np.minimum(low + 1, len(array) - 1)], share
 
 
 def crops_of(
@@ -216,7 +213,7 @@ def crops_of(
                 yield _crop(case, view, centre, shape, (at_nodules, nodule.name), max_readers)
         if case.extent == "scan":
             elsewhere: Kind = "fine_lungs" if scale == "fine" else "coarse_lungs"
-            for centre in _lung_places(case, view, cfg.lung_crops, rng):
+            for centre in _lung_places(case, view, cfg, rng):
                 yield _crop(case, view, centre, shape, (elsewhere, ""), max_readers)
 
 
@@ -315,14 +312,14 @@ def _nearest_part(mask: np.ndarray, spacing_mm: Triple) -> np.ndarray:
 
 
 def _lung_places(
-    case: Case, view: View, number: int, rng: np.random.Generator
+    case: Case, view: View, cfg: SamplingConfig, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
     """Places in the lungs, in the view's voxels: at vessels and anywhere, in turn."""
     factors = coarse_factors(case.volume.grid.spacing_mm)
     lungs = _lungs(case)
     inside = block_mean(lungs.astype(np.int16), factors) > 0.5
     dense = block_mean(case.volume.voxels, factors) > VESSEL_HU
-    for turn in range(number):
+    for turn in range(cfg.lung_crops):
         cells = np.argwhere(inside & dense if turn % 2 == 0 else inside)
         if not len(cells):
             continue
@@ -330,7 +327,10 @@ def _lung_places(
         scale = np.array(case.volume.grid.spacing_mm) / view.spacing_mm
         # The centre of voxel 0 lies half a voxel inside both grids, but for interpolated slices.
         shift = np.where([view.factor > 1, False, False], 0.0, 0.5)
-        yield (voxel + shift) * scale - shift
+        place = (voxel + shift) * scale - shift
+        # A sample at the scan's end would be half of air.
+        half = np.minimum(np.array(cfg.patch) / 2, np.array(view.shape) / 2)
+        yield np.clip(place, half, view.shape - half)
 
 
 def _lungs(case: Case) -> np.ndarray:

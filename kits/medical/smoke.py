@@ -7,19 +7,19 @@ from typing import TypeVar
 
 from kits.medical.config import MedicalTrainConfig
 from kits.medical.data.config import PhantomData
+from kits.medical.sampling_config import LEAST_DEEPEST
 
 ConfigT = TypeVar("ConfigT", bound=MedicalTrainConfig)
 
 NUM_CASES = 2
 PHANTOM_SHAPE = (48, 96, 128)
-PATCH_LEVELS = 2  # a sample is at most this many times the network's multiple
 
 
 def shrink(cfg: ConfigT) -> ConfigT:
     """The configuration of a smoke run; any other one as it is."""
     if not cfg.trainer.smoke:
         return cfg
-    size = max(16, PATCH_LEVELS * cfg.model.multiple)
+    size = max(16, LEAST_DEEPEST * cfg.model.multiple)
     sampling = replace(
         cfg.sampling,
         patch=[min(size, wanted) for wanted in cfg.sampling.patch],

@@ -20,6 +20,7 @@ from kits.medical.losses import losses
 from kits.medical.model import build_network
 from kits.medical.network import Network
 from kits.medical.sampling import KINDS, Crop, Kind, crops_of
+from kits.medical.sampling_config import LEAST_DEEPEST
 from kits.medical.validation import Scores
 
 if TYPE_CHECKING:
@@ -145,13 +146,18 @@ def check_patch(cfg: MedicalTrainConfig) -> None:
     """Refuse samples that the network cannot halve often enough.
 
     Raises:
-        ValueError: a size of the patch is no multiple of the network's.
+        ValueError: a size of the patch is no multiple of the network's, or too small a one.
     """
-    multiple = cfg.model.multiple
-    if any(size % multiple for size in cfg.sampling.patch):
+    multiple, patch = cfg.model.multiple, cfg.sampling.patch
+    if any(size % multiple for size in patch):
         raise ValueError(
-            f"sampling.patch={cfg.sampling.patch} has sizes that are no multiples of "
-            f"{multiple}, as {len(cfg.model.widths)} levels need; set sampling.patch"
+            f"sampling.patch={patch} has sizes that are no multiples of {multiple}, as "
+            f"{len(cfg.model.widths)} levels need; set sampling.patch"
+        )
+    if min(patch) < LEAST_DEEPEST * multiple:
+        raise ValueError(
+            f"sampling.patch={patch} leaves fewer than {LEAST_DEEPEST} voxels in the deepest of "
+            f"{len(cfg.model.widths)} levels; give {LEAST_DEEPEST * multiple} or more"
         )
 
 
