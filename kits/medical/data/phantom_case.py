@@ -22,6 +22,9 @@ from kits.medical.geometry import Grid, Volume
 AXES = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
 
 
+SECOND_PHASE = 0.37  # slices by which a second scan of a patient is shifted
+
+
 @dataclass(frozen=True)
 class Phantom:
     """A case with all that it was made from."""
@@ -38,13 +41,17 @@ def case_name(seed: int, split: Split, number: int) -> str:
     return f"PHANTOM-{seed}-{split}-{number:04d}"
 
 
-def make_phantom(cfg: PhantomData, split: Split, number: int) -> Phantom:
+def make_phantom(
+    cfg: PhantomData, split: Split, number: int, *, growth: float | None = None
+) -> Phantom:
     """Simulate a patient and a scan: the same arguments give the same bytes.
 
     Args:
         cfg: seed, spacing and field.
         split: whose nodules may appear.
         number: of the patient in the split.
+        growth: of a second scan of the same patient: every other nodule, from the first on, has
+            this many times its volume. The slices lie elsewhere, and the noise is new.
     """
     seed = (cfg.seed, SPLITS.index(split), number)
     rng = np.random.default_rng(seed)
@@ -56,6 +63,10 @@ def make_phantom(cfg: PhantomData, split: Split, number: int) -> Phantom:
     box = np.array([[axis[0] for axis in axes], [axis[-1] for axis in axes]])
     name = case_name(*seed[:1], split, number)
     placed = place_nodules(thorax, anatomy, box, split, rng)
+    if growth is not None:
+        placed = tuple(one if k % 2 else one.grown(growth) for k, one in enumerate(placed))
+        axes = (axes[0] + SECOND_PHASE * look.spacing_mm[0], *axes[1:])
+        seed = (*seed, 2)
     hu = scan(Chest(thorax, anatomy, placed), axes, look, seed)
     truths = tuple(one.truth(axes, f"{name}-{k + 1}") for k, one in enumerate(placed))
     lungs = thorax.lungs.on(axes) > 0

@@ -5,6 +5,7 @@ Every header says that it is a phantom. The same settings write the same bytes.
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -36,6 +37,8 @@ class SeriesSettings:
     pixel_mm: float = 0.7
     # Date of the study.
     date: str = "20000101"
+    # Not 0: a second scan of the same patient, every other nodule with so many times its volume.
+    growth: float = 0.0
 
 
 def write_series(phantom: Phantom, folder: Path, date: str = "20000101") -> list[Path]:
@@ -66,7 +69,8 @@ def write_series(phantom: Phantom, folder: Path, date: str = "20000101") -> list
 
 def _series_header(phantom: Phantom, date: str) -> Dataset:
     case, look = phantom.case, phantom.look
-    key = (case.name, str(case.volume.voxels.shape), str(look), date)
+    pixels = hashlib.sha256(case.volume.voxels.tobytes()).hexdigest()
+    key = (case.name, str(look), date, pixels)
     header = Dataset()
     header.SOPClassUID = CTImageStorage
     header.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL", "PHANTOM"]
@@ -165,7 +169,7 @@ def make_series(settings: SeriesSettings, split: Split = "test") -> Phantom:
         slice_mm=settings.slice_mm,
         shape=shape,  # type: ignore[arg-type]
     )
-    return make_phantom(cfg, split, settings.number)
+    return make_phantom(cfg, split, settings.number, growth=settings.growth or None)
 
 
 def main() -> None:

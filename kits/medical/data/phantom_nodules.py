@@ -5,7 +5,7 @@ Points are (z, y, x) in millimetres; R readers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -78,7 +78,6 @@ class PlacedNodule:
     centre_mm: np.ndarray  # (3,)
     turn: np.ndarray  # (3, 3): rows are the nodule's own axes in the chest
     distances_mm: np.ndarray  # (R, d, h, w): signed, positive inside, on the padded own grid
-    pad: np.ndarray  # (3,) voxels
     hu: float
     core_hu: float | None  # of the solid part
     core_mm: float  # how far the core lies inside
@@ -90,6 +89,16 @@ class PlacedNodule:
         half = self.source.extent_mm / 2
         return np.abs(self.turn.T) @ half + 1.0
 
+    def grown(self, volume_factor: float) -> PlacedNodule:
+        """The same nodule with another volume, and what its readers would mark then."""
+        factor = volume_factor ** (1 / 3)
+        source = replace(
+            self.source,
+            spacing_mm=self.source.spacing_mm * factor,
+            diameter_mm=self.source.diameter_mm * factor,
+        )
+        return replace(self, source=source, distances_mm=self.distances_mm * np.float32(factor))
+
     def sample(self, axes: Axes) -> np.ndarray:
         """(R, d, h, w) signed distances at the axes' points."""
         mesh = np.stack(np.meshgrid(*axes, indexing="ij"), -1) - self.centre_mm
@@ -100,7 +109,7 @@ class PlacedNodule:
             [map_coordinates(one, place, order=1, mode="nearest") for one in self.distances_mm]
         )
 
-    def window(self, axes: Axes, margin_mm: float = 0.0) -> Window:
+    def window(self, axes: Axes, margin_mm: float | np.ndarray = 0.0) -> Window:
         """The axes' voxels near the nodule."""
         reach = self.reach_mm + margin_mm
         bounds = [
@@ -129,10 +138,12 @@ class PlacedNodule:
 
     def truth(self, axes: Axes, name: str) -> TrueNodule:
         """What the readers marked, on a scan's voxels; every reader's volume is kept."""
-        window = self.window(axes)
+        steps = np.array([axis[1] - axis[0] for axis in axes])
+        # A nodule between two thick slices is marked on the nearer one.
+        window = self.window(axes, steps / 2)
         near = tuple(axis[part] for axis, part in zip(axes, window, strict=True))
         distances = self.sample(near)  # type: ignore[arg-type]
-        voxel_mm3 = float(np.prod([axis[1] - axis[0] for axis in axes]))
+        voxel_mm3 = float(np.prod(steps))
         own_mm3 = float(np.prod(self.source.spacing_mm))
         votes = np.zeros(distances.shape[1:], np.uint8)
         for reader, distance in enumerate(distances):
@@ -203,7 +214,7 @@ def place_nodules(
         nodule = _prepare(source, rng)
         centre = _find_place(nodule, thorax, anatomy, box_mm, placed, rng)
         if centre is not None:
-            placed.append(PlacedNodule(**{**vars(nodule), "centre_mm": centre}))
+            placed.append(replace(nodule, centre_mm=centre))
     return tuple(placed)
 
 
@@ -217,7 +228,7 @@ def _prepare(source: SampleNodule, rng: np.random.Generator) -> PlacedNodule:
             [0, flips[1] * np.sin(angle), flips[1] * np.cos(angle)],
         ]
     )
-    distances, pad = signed_distances(source.masks, source.spacing_mm)
+    distances, _ = signed_distances(source.masks, source.spacing_mm)
     hu, core_hu = _tissue(source, rng)
     readers = len(source.masks)
     return PlacedNodule(
@@ -226,7 +237,6 @@ def _prepare(source: SampleNodule, rng: np.random.Generator) -> PlacedNodule:
         centre_mm=np.zeros(3),
         turn=turn,
         distances_mm=distances,
-        pad=pad,
         hu=hu,
         core_hu=core_hu,
         core_mm=float(rng.uniform(0.15, 0.35) * source.diameter_mm),

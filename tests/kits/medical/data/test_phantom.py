@@ -11,7 +11,7 @@ from kits.medical.data.phantom_case import make_phantom
 from kits.medical.data.phantom_nodules import SPLITS, sample_nodules
 from kits.medical.geometry import Volume
 
-SMALL = {"pixel_mm": 1.4, "slice_mm": 2.5, "max_slices": 36, "num_train": 3, "num_test": 2}
+SMALL = {"pixel_mm": 1.8, "slice_mm": 2.5, "max_slices": 32, "num_train": 3, "num_test": 2}
 
 
 @pytest.fixture(scope="module")
@@ -184,3 +184,22 @@ def test_solid_nodules_stand_out_where_the_readers_marked_them(phantom):
 def test_only_masks_of_the_own_split_are_used(phantom):
     own = {nodule.number for nodule in sample_nodules("train")}
     assert {placed.source.number for placed in phantom.placed} <= own
+
+
+def test_nodules_between_thick_slices_are_marked_on_one():
+    for number in range(3):
+        cfg = PhantomData(pixel_mm=2.5, slice_mm=10.0, max_height_mm=200)
+        case = make_phantom(cfg, "test", number).case
+        assert all(nodule.votes.any() for nodule in case.nodules)
+
+
+def test_in_a_second_scan_every_other_nodule_has_grown(phantom):
+    second = make_phantom(PhantomData(**SMALL), "train", 1, growth=2.0)
+    voxel_mm3 = phantom.case.volume.grid.voxel_mm3
+    assert second.case.patient == phantom.case.patient
+    pairs = zip(phantom.case.nodules, second.case.nodules, strict=True)
+    for number, (before, after) in enumerate(pairs):
+        assert after.name == before.name
+        wanted = before.reader(0).sum() * (1 if number % 2 else 2)
+        assert abs(after.reader(0).sum() - wanted) * voxel_mm3 <= 1.5 * voxel_mm3
+    assert digest(second.case).digest() != digest(phantom.case).digest()
