@@ -10,16 +10,11 @@ Pixels are not searched for text. Objects that may show some are refused.
 
 from __future__ import annotations
 
-import hmac
-import os
 import re
-import secrets
 from collections.abc import Iterable
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
-from uuid import UUID
 
 import pydicom.config
 from pydicom.dataelem import DataElement
@@ -29,10 +24,11 @@ from kits.medical.results import codes
 from kits.medical.results.basic_profile import CLEANED, DUMMIES, EMPTIED, KEPT, WORDS
 from kits.medical.results.codes import Code
 from kits.medical.results.headers import IMPLEMENTATION, MANUFACTURER
+from kits.medical.results.pseudonyms import Pseudonyms, make_key, read_key
 from kits.medical.results.study import Source
 
-SHORTEST_KEY = 32  # bytes
-STANDARD_ROOT = "1.2.840.10008."  # of UIDs that the standard defines
+__all__ = ["deidentify", "deidentify_source", "make_key", "read_key"]
+
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 SHARED_CLASSES = {
@@ -50,16 +46,22 @@ DATE_PAIRS = {
     "DateOfSecondaryCapture": "TimeOfSecondaryCapture",
 }
 MOMENTS = ("AcquisitionDateTime",)
-EARLIEST_DAYS, LATEST_DAYS = 30, 3650  # by how much they are moved back
 
 # Texts of a report that no person wrote; every other text, name and date in one is removed.
 TEXTS = frozenset(
-    code.value
+    (code.value, code.scheme)
     for code in (
         codes.ALGORITHM_NAME, codes.ALGORITHM_VERSION, codes.ALGORITHM_PARAMETERS,
         codes.DEVICE_NAME, codes.DEVICE_MANUFACTURER, codes.DEVICE_MODEL,
         codes.LOCATION, codes.LIMITS,
     )
+)  # fmt: skip
+# Coding schemes whose meanings are published, the project's own among them.
+SCHEMES = frozenset(
+    {
+        "DCM", "SCT", "SRT", "UCUM", "LN", "NCIt", "UMLS", "FMA", "RADLEX", "RadLex", "IBSI",
+        "RFC5646", "ISO3166_1", "ISO639_1", codes.OWN_SCHEME,
+    }
 )  # fmt: skip
 OWN_ID = re.compile(r"nodule-\d{1,3}")  # what the report calls a nodule
 REMOVED_ITEMS = frozenset({"PNAME", "DATE", "TIME", "DATETIME", "WAVEFORM"})
@@ -71,80 +73,6 @@ DESCRIPTORS = Code("113105", "DCM", "Clean Descriptors Option")
 MOVED_DATES = Code(
     "113107", "DCM", "Retain Longitudinal Temporal Information Modified Dates Option"
 )
-
-
-def make_key(path: Path) -> None:
-    """Write a new secret key to a file that only its owner may read.
-
-    Raises:
-        FileExistsError: there is one; with another key, patients would get other names.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(SHORTEST_KEY) + "\n")
-
-
-def read_key(path: Path) -> bytes:
-    """Read the secret key.
-
-    Raises:
-        ValueError: others may read the file, or the key is too short to be one.
-    """
-    mode = path.stat().st_mode & 0o777
-    if mode & 0o077:
-        raise ValueError(f"{path} has mode {mode:o}, others may read it; chmod 600 {path}")
-    key = path.read_bytes().strip()
-    if len(key) < SHORTEST_KEY:
-        raise ValueError(f"{path} holds {len(key)} bytes, a key has {SHORTEST_KEY}; make_key()")
-    return key
-
-
-@dataclass(frozen=True)
-class Pseudonyms:
-    """What a secret key makes of one patient's identifiers."""
-
-    key: bytes
-    patient: str  # what tells the patient from others
-
-    @classmethod
-    def of(cls, key: bytes, patient_id: str, issuer: str, study_uid: str) -> Pseudonyms:
-        """Those of a patient; without a patient's id, those of a study.
-
-        Raises:
-            ValueError: the key is too short.
-        """
-        if len(key) < SHORTEST_KEY:
-            raise ValueError(f"the key has {len(key)} bytes, less than {SHORTEST_KEY}; make_key()")
-        return cls(key, f"{issuer}\n{patient_id}" if patient_id else f"study\n{study_uid}")
-
-    def _digest(self, purpose: str, value: str) -> bytes:
-        return hmac.digest(self.key, f"{purpose}\n{value}".encode(), "sha256")
-
-    def uid(self, value: str) -> str:
-        """Another UID for a UID; those of the standard stay."""
-        if not value or value.startswith(STANDARD_ROOT):
-            return value
-        digest = bytearray(self._digest("uid", value)[:16])
-        digest[6] = digest[6] & 0x0F | 0x80
-        digest[8] = digest[8] & 0x3F | 0x80
-        return f"2.25.{UUID(bytes=bytes(digest)).int}"
-
-    @property
-    def id(self) -> str:
-        """Another id for the patient."""
-        return f"ANON-{self._digest('patient', self.patient).hex()[:16].upper()}"
-
-    @property
-    def name(self) -> str:
-        """Another name, in the standard's form: family and given."""
-        return self.id.replace("-", "^")
-
-    @property
-    def shift(self) -> timedelta:
-        """By how much the patient's dates and times are moved."""
-        number = int.from_bytes(self._digest("shift", self.patient)[:8])
-        seconds = number % ((LATEST_DAYS - EARLIEST_DAYS) * 86_400)
-        return -timedelta(days=EARLIEST_DAYS, seconds=seconds)
 
 
 def deidentify(dataset: Dataset, key: bytes) -> Dataset:
@@ -224,6 +152,9 @@ def _clean(dataset: Dataset, names: Pseudonyms, *, is_ours: bool) -> Dataset:
         kept = _element(element, names, is_ours=is_ours)
         if kept is not None:
             shared.add(kept)
+    if "CodeMeaning" in shared and shared.get("CodingSchemeDesignator") not in SCHEMES:
+        # A hospital's own codes can say anything.
+        shared.CodeMeaning = "cleaned"
     for date_name, time_name in DATE_PAIRS.items():
         if date_name in dataset:
             date, time = _moved(
@@ -276,9 +207,9 @@ def _may_stay(item: Dataset) -> bool:
     kind = item.get("ValueType")
     if kind == "TEXT":
         name = item.ConceptNameCodeSequence[0] if item.get("ConceptNameCodeSequence") else Dataset()
+        named = name.get("CodeValue"), name.get("CodingSchemeDesignator")
         is_ours = OWN_ID.fullmatch(str(item.get("TextValue"))) is not None
-        named = name.get("CodeValue")
-        return named in TEXTS or (named == codes.TRACKING_ID.value and is_ours)
+        return named in TEXTS or (named == codes.TRACKING_ID[:2] and is_ours)
     return kind not in REMOVED_ITEMS
 
 

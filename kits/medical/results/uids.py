@@ -27,10 +27,15 @@ def derived_uid(*parts: str) -> str:
     Args:
         parts: what it is made from; ("ab", "c") and ("a", "bc") differ.
     """
-    digest = bytearray(hashlib.sha256(json.dumps(parts).encode()).digest()[:16])
-    digest[6] = digest[6] & 0x0F | 0x80  # version 8: an own rule (RFC 9562)
-    digest[8] = digest[8] & 0x3F | 0x80  # variant of the RFC
-    return f"2.25.{UUID(bytes=bytes(digest)).int}"
+    return as_uid(hashlib.sha256(json.dumps(parts).encode()).digest())
+
+
+def as_uid(digest: bytes) -> str:
+    """The first 16 bytes of a digest as a UUID below the root 2.25."""
+    value = bytearray(digest[:16])
+    value[6] = value[6] & 0x0F | 0x80  # version 8: an own rule (RFC 9562)
+    value[8] = value[8] & 0x3F | 0x80  # variant of the RFC
+    return f"2.25.{UUID(bytes=bytes(value)).int}"
 
 
 def object_uid(study: Study, kind: str, *parts: str) -> str:

@@ -16,13 +16,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from kits.medical.results import codes
 from kits.medical.results.basic_profile import CLEANED, DUMMIES, EMPTIED, KEPT
-from kits.medical.results.content import CONTAINS, CONTEXT, container, text
-from kits.medical.results.deidentify import (
-    deidentify,
-    deidentify_source,
-    make_key,
-    read_key,
-)
+from kits.medical.results.content import CONTAINS, CONTEXT, code, container, text
+from kits.medical.results.deidentify import deidentify, deidentify_source
 from kits.medical.results.headers import save
 from kits.medical.results.key_image import key_images
 from kits.medical.results.seg import segmentation
@@ -236,6 +231,9 @@ def test_texts_of_people_leave_a_report(study, headers):
     person.ValueType, person.RelationshipType = "PNAME", CONTAINS
     person.PersonName = SECRET
     report.ContentSequence.append(container(CONTAINS, codes.EVALUATIONS, [note, tracked, person]))
+    named = codes.Code("location", "99HOSPITAL", SECRET)
+    report.ContentSequence.append(text(CONTAINS, named, SECRET))
+    report.ContentSequence.append(code(CONTAINS, codes.FINDING, named))
     made = deidentify(report, KEY)
     assert SECRET.encode() not in as_bytes(made)
     assert study.not_detectable.lines["en"][0].encode() in as_bytes(made)
@@ -286,25 +284,3 @@ def test_a_page_names_the_patient_like_the_objects(study, headers):
     assert (page.study_date, page.study_time) == (made.StudyDate, made.StudyTime)
     assert page.institution == ""
     assert re.fullmatch(r"ANON-[0-9A-F]{16}", page.patient_id)
-
-
-def test_a_key_is_for_its_owners_eyes(tmp_path):
-    path = tmp_path / "key"
-    make_key(path)
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert len(read_key(path)) == 64
-    with pytest.raises(FileExistsError):
-        make_key(path)
-    path.chmod(0o640)
-    with pytest.raises(ValueError, match="mode 640, others may read it"):
-        read_key(path)
-
-
-def test_a_short_key_is_refused(tmp_path, headers):
-    path = tmp_path / "key"
-    path.write_text("secret")
-    path.chmod(0o600)
-    with pytest.raises(ValueError, match="holds 6 bytes"):
-        read_key(path)
-    with pytest.raises(ValueError, match="the key has 6 bytes"):
-        deidentify(headers[0], b"secret")

@@ -1,35 +1,16 @@
-from dataclasses import replace
-
 import numpy as np
 import pydicom
 import pytest
 
 from kits.medical.results.headers import save
-from kits.medical.results.key_image import (
-    BAR_PX,
-    CUT_PX,
-    OUTLINE,
-    PANEL_PX,
-    key_images,
-    render,
-)
+from kits.medical.results.key_image import key_images
+from kits.medical.results.picture import render
 
 
 @pytest.fixture
 def voxels(plain_grid):
     noise = np.random.default_rng(0).normal(0, 30, plain_grid.shape)
     return (noise - 850).astype(np.int16)
-
-
-def enclosed(picture):
-    """Pixels of the cut that the outline encloses."""
-    line = (picture[BAR_PX : BAR_PX + CUT_PX, PANEL_PX + 1 :] == OUTLINE).all(axis=2)
-    rows, columns = np.nonzero(line)
-    inside = np.zeros_like(line)
-    for row in range(rows.min() + 1, rows.max()):
-        at = columns[rows == row]
-        inside[row, at.min() : at.max() + 1] = True
-    return inside & ~line
 
 
 def test_the_validator_finds_no_error(grid, make_study, make_headers, validate):
@@ -46,35 +27,6 @@ def test_a_nodule_has_an_image_that_names_its_slice(study, headers, voxels):
         source = made.SourceImageSequence[0].ReferencedSOPInstanceUID
         assert source == headers[nodule.measures.slice_index].SOPInstanceUID
         assert made.ImageComments.startswith("UNVERIFIED - RESEARCH USE; " + nodule.tracking_id)
-
-
-def test_the_outline_encloses_the_area_of_the_mask(grid, make_study):
-    study = make_study(grid)
-    for nodule in study.nodules:
-        index = nodule.measures.slice_index
-        picture = render(study, nodule, np.full(grid.shape[1:], -850, np.int16), index)
-        mask = nodule.finding.mask[index - nodule.finding.window[0].start]
-        area_mm2 = mask.sum() * grid.spacing_mm[1] * grid.spacing_mm[2]
-        per_px = 48.0 / CUT_PX
-        # A row's first and last pixel of the mask are all that is looked at: holes count too.
-        assert enclosed(picture).sum() * per_px**2 == pytest.approx(area_mm2, rel=0.08)
-
-
-def test_a_bright_voxel_lies_in_the_middle_of_the_cut(plain_grid, make_study):
-    study = make_study(plain_grid)
-    nodule = study.nodules[0]
-    index, mask = nodule.measures.slice_index, np.zeros_like(nodule.finding.mask)
-    depth, rows, columns = nodule.finding.window
-    mask[index - depth.start, 3, 4] = True
-    nodule = replace(nodule, finding=replace(nodule.finding, mask=mask))
-    voxels = np.full(plain_grid.shape[1:], -1350, np.int16)
-    voxels[rows.start + 3, columns.start + 4] = 150
-    picture = render(study, nodule, voxels, index).astype(float)
-    # Where the grey is, and where the mask's pixels are: the line encloses them.
-    bright = picture[BAR_PX : BAR_PX + CUT_PX, PANEL_PX:][100:156, 100:156]
-    grey = np.where(np.ptp(bright, axis=2) == 0, bright[..., 0], 0)
-    seat = [np.average(np.arange(56), weights=grey.sum(axis=axis)) for axis in (1, 0)]
-    assert seat == pytest.approx([27.5, 27.5], abs=0.6)
 
 
 def test_a_scan_without_nodules_has_one_image_that_says_so(
