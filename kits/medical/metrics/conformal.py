@@ -102,17 +102,16 @@ def conformal_metrics(
         splits: random halvings.
         seed: the same seed halves alike.
     Returns:
-        flat keys: `conformal_alpha`, `conformal_num_patients` (with nodules); where a threshold
-        exists, `conformal_threshold` from all patients; over those splits in which one exists
-        (`conformal_splits_with_threshold`, a share) the mean held-out miss rate
-        `conformal_miss_rate`, its cost `conformal_fp_per_scan`, and `conformal_tolerance`: by how
+        flat keys that begin `conformal_<alpha>_percent.`: `num_patients` (with nodules); where
+        there is one, `threshold` from all patients; `splits_with_threshold` (a share), and over
+        those splits the mean held-out `miss_rate`, its cost `fp_per_scan`, and `tolerance`: by how
         much the miss rate may exceed alpha by chance (two binomial standard errors).
     """
     ill = sum(1 for patient in patients if len(patient.hits))
-    result = {"conformal_alpha": alpha, "conformal_num_patients": float(ill)}
+    result: dict[str, float] = {"num_patients": ill}
     threshold = choose_threshold(patients, alpha)
     if threshold is not None:
-        result["conformal_threshold"] = threshold
+        result["threshold"] = threshold
     generator = np.random.default_rng(seed)
     misses, costs = [], []
     for _ in range(splits):
@@ -125,10 +124,10 @@ def conformal_metrics(
         if chosen is not None and losses:
             misses.append(float(np.mean(losses)))
             costs.append(fp_per_scan(held_out, chosen))
-    result["conformal_splits_with_threshold"] = len(misses) / splits
+    result["splits_with_threshold"] = len(misses) / splits
     if misses:
-        result["conformal_miss_rate"] = float(np.mean(misses))
-        result["conformal_fp_per_scan"] = float(np.mean(costs))
+        result["miss_rate"] = float(np.mean(misses))
+        result["fp_per_scan"] = float(np.mean(costs))
         # Splits share their patients: only these are independent.
-        result["conformal_tolerance"] = 2 * float(np.sqrt(alpha * (1 - alpha) / ill))
-    return result
+        result["tolerance"] = 2 * float(np.sqrt(alpha * (1 - alpha) / ill))
+    return {f"conformal_{100 * alpha:g}_percent.{key}": value for key, value in result.items()}

@@ -76,18 +76,18 @@ def test_the_miss_rate_is_held_over_200_fresh_calibrations(alpha):
 def test_200_resampled_splits_hold_it_too_and_say_what_it_costs():
     patients = simulated(np.random.default_rng(5), 120)
     found = conformal_metrics(patients, 0.05)
-    assert found["conformal_splits_with_threshold"] == 1
-    assert found["conformal_miss_rate"] <= 0.05 + found["conformal_tolerance"]
-    assert 0 < found["conformal_fp_per_scan"] < 3
+    name = "conformal_5_percent"
+    assert found[f"{name}.splits_with_threshold"] == 1
+    assert found[f"{name}.miss_rate"] <= 0.05 + found[f"{name}.tolerance"]
+    assert 0 < found[f"{name}.fp_per_scan"] < 3
     assert found == conformal_metrics(patients, 0.05)
 
 
 def test_without_a_threshold_only_that_is_said():
     found = conformal_metrics([patient("a", [1.0]), patient("b", [])], 0.05)
     assert found == {
-        "conformal_alpha": 0.05,
-        "conformal_num_patients": 1.0,
-        "conformal_splits_with_threshold": 0.0,
+        "conformal_5_percent.num_patients": 1,
+        "conformal_5_percent.splits_with_threshold": 0,
     }
 
 
