@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from uuid import UUID
 
@@ -41,8 +42,9 @@ def as_uid(digest: bytes) -> str:
 def object_uid(study: Study, kind: str, *parts: str) -> str:
     """The UID of one object of a report, or of one of its series.
 
-    It follows from the source series, the model, its settings, the rule sets and the prior; not
-    from what was found, so that a run that is repeated replaces what it wrote.
+    It follows from the source series, the model, its settings, the rule sets, what was said about
+    the patient and the prior; not from what was found, so that a run that is repeated makes the
+    objects it made before.
     """
     model = study.model
     return derived_uid(
@@ -53,6 +55,7 @@ def object_uid(study: Study, kind: str, *parts: str) -> str:
         json.dumps(dict(model.thresholds), sort_keys=True),
         model.runtime,
         *(f"{category.rule_set} {category.version}" for category in study.categories),
+        json.dumps(asdict(study.person), sort_keys=True),
         study.prior_study_uid,
         kind,
         *parts,

@@ -30,6 +30,7 @@ def test_a_uid_is_that_of_a_uuid():
         {"model": {"runtime": "openvino int8"}},
         {"source": {"series_uid": "1.2.3"}},
         {"prior_study_uid": "1.2.4"},
+        {"person": {"risk": "high"}},
         {"categories": ()},
     ],
     ids=lambda changes: next(iter(changes)),
