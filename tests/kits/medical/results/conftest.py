@@ -177,14 +177,20 @@ def build_study(grid, num_nodules=3, *, is_phantom=False, with_prior=True):
         series_uid=derived_uid("test series"), study_date="20200310",
     )  # fmt: skip
     lines = {"en": ("Nodules below 4.0 mm are likely missed at 1.25 mm slices.",)}
+    model = ModelFacts("student", "2026.1", "ab" * 32, {"score": 0.35}, runtime="numpy fp32")
     return Study(
-        source, grid, tuple(nodules), NotDetectable(4.0, 1.25, 20.0, lines),
-        ModelFacts("student", "2026.1", "ab" * 32, {"score": 0.35}, runtime="numpy fp32"),
-        is_phantom, 5200.0, (make_category(),),
-        "20190301" if with_prior else "",
-        derived_uid("prior study") if with_prior else "",
-        {"en": ("No lymph nodes were looked for.",)},
-    )  # fmt: skip
+        source=source,
+        grid=grid,
+        nodules=tuple(nodules),
+        not_detectable=NotDetectable(4.0, 1.25, 20.0, lines),
+        model=model,
+        is_phantom=is_phantom,
+        lung_volume_ml=5200.0,
+        categories=(make_category(),),
+        prior_date="20190301" if with_prior else "",
+        prior_study_uid=derived_uid("prior study") if with_prior else "",
+        notes={"en": ("No lymph nodes were looked for.",)},
+    )
 
 
 GRIDS = {
