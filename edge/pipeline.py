@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -66,6 +66,24 @@ class Pipeline:
         _check_outputs(run_steps(post, outputs), bundle.manifest.outputs)
         manifest = bundle.manifest
         return cls(target, backend, manifest.inputs, manifest.outputs, pre, post, tested)
+
+    def part(self, *outputs: str) -> Pipeline:
+        """A pipeline for some of the outputs; the runtime leaves out what only others need.
+
+        A backend that cannot leave anything out computes all of them.
+
+        Raises:
+            ValueError: an output is not the manifest's, or steps behind the model need others.
+        """
+        if self.post:
+            raise ValueError(f"{POST} may need every output of the model; use the whole pipeline")
+        known = {output.name: output for output in self.outputs}
+        if unknown := sorted(set(outputs) - set(known)):
+            raise ValueError(f"output {unknown[0]!r} is not one of {', '.join(known)}")
+        part = getattr(self.backend, "part", None)
+        backend = part(outputs) if part else self.backend
+        chosen = tuple(known[name] for name in outputs)
+        return replace(self, backend=backend, outputs=chosen)
 
     def predict(self, sample: Arrays) -> dict[str, np.ndarray]:
         """Outputs by name, as the manifest lists them.

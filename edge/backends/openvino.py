@@ -7,7 +7,7 @@ Options of a target: `properties` (of the compiled model, by OpenVINO's names), 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -28,12 +28,31 @@ OPTIONS = ("properties", "outputs", "inputs")
 class OpenvinoBackend:
     """A compiled model on one device."""
 
-    def __init__(self, compiled: Any, facts: Facts, names: tuple[tuple[str, ...], ...]) -> None:
+    def __init__(
+        self,
+        compiled: Any,
+        facts: Facts,
+        names: tuple[tuple[str, ...], ...],
+        compile_part: Callable[[Sequence[str]], Any],
+    ) -> None:
         self.facts = facts
+        self._compile_part = compile_part
         self.input_names, self.output_names = names
         self._dtypes = [np.dtype(port.get_element_type().to_dtype()) for port in compiled.inputs]
         self._request = compiled.create_infer_request()
         self._lock = threading.Lock()  # a request runs once at a time
+
+    def part(self, outputs: Sequence[str]) -> OpenvinoBackend:
+        """The same model compiled again for some of its outputs; the rest is not computed.
+
+        Raises:
+            ValueError: an output is not the model's.
+        """
+        unknown = sorted(set(outputs) - set(self.output_names))
+        if unknown or not outputs:
+            raise ValueError(f"outputs={list(outputs)} are not of the model's {self.output_names}")
+        names = (self.input_names, tuple(outputs))
+        return OpenvinoBackend(self._compile_part(outputs), self.facts, names, self._compile_part)
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """Outputs by name.
@@ -96,7 +115,13 @@ def load(files: Mapping[str, bytes], target: Target, threads: int | None) -> Ope
             f"{_last_line(error)}"
         ) from error
     facts = _facts(openvino, compiled, target, device, hint)
-    return OpenvinoBackend(compiled, facts, names)
+
+    def compile_part(outputs: Sequence[str]) -> Any:
+        ports = [model.outputs[names[1].index(name)] for name in outputs]
+        part = openvino.Model(ports, model.get_parameters(), model.get_friendly_name())
+        return core.compile_model(part, device, properties)
+
+    return OpenvinoBackend(compiled, facts, names, compile_part)
 
 
 def _read(core: Any, files: Mapping[str, bytes], target: Target) -> tuple[Any, Any]:

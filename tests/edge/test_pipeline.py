@@ -312,3 +312,23 @@ def test_the_sample_is_left_as_it_was(pipeline):
     pipeline.predict({"photo": PHOTO})
     assert np.array_equal(PHOTO, before)
     assert run_steps([], {"photo": PHOTO})["photo"] is PHOTO
+
+
+@pytest.mark.parametrize("device", ["portable-onnx", "x86_64-openvino-cpu"])
+def test_a_part_gives_what_the_whole_gives_of_its_outputs(bundles, tmp_path, device):
+    if device.startswith("x86_64") and machine() != "x86_64":
+        pytest.skip("OpenVINO's target is for x86-64")
+    whole = opened(bundles, tmp_path, device, files={"pipeline/post.json": b"[]"}, manifest={
+        "outputs": [{"name": "logits", "dtype": "float32", "shape": ["batch", 4]}]
+    })  # fmt: skip
+    part = whole.part("logits")
+    assert [output.name for output in part.outputs] == ["logits"]
+    found, wanted = part.predict({"photo": PHOTO}), whole.predict({"photo": PHOTO})
+    np.testing.assert_allclose(found["logits"], wanted["logits"], atol=EXACT)
+    with pytest.raises(ValueError, match="'mask' is not one of logits"):
+        whole.part("mask")
+
+
+def test_steps_behind_the_model_need_the_whole(pipeline):
+    with pytest.raises(ValueError, match="use the whole pipeline"):
+        pipeline.part("score")

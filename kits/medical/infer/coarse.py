@@ -64,9 +64,11 @@ def find_heat(
     values = np.full(shape, -np.inf, np.float32)
     # All tiles have one shape, and so one buffer.
     given = np.empty((1, 1, *(part.stop - part.start for part in tiles[0].window)), np.float32)
+    # A network that can leave out the mask does.
+    look = getattr(network, "heat", network)
     for number, tile in enumerate(tiles):
         np.copyto(given[0, 0], image[_shift(tile.window, [part.start for part in box])])
-        found = network({"image": given})["heat"][0, 0]
+        found = look({"image": given})["heat"][0, 0]
         values[_cells(tile.core, cores)] = found[_cells(tile.core, tile.window)]
         progress("coarse", (number + 1) / len(tiles))
     return Heat(values, start, factors)  # type: ignore[arg-type]

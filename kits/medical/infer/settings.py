@@ -29,10 +29,11 @@ class Settings:
     mask_threshold: float = 0.5
     # Share of the fine look in the score; the coarse one has the rest. Of logits.
     fine_share: float = 0.5
-    # What a tile sees beyond its core; further away nothing changes the result noticeably.
-    halo: int = 24
+    # What a tile sees beyond its core: as far as the student sees, so that a tile computes what
+    # the whole scan at once would.
+    halo: int = 32
     # Voxels of one tile with its halo, at most: decides over memory.
-    max_tile_voxels: int = 4_000_000
+    max_tile_voxels: int = 8_000_000
     # A mask in a crop may be this wide before a larger crop is looked at.
     crop_mm: float = 20.0
     # Voxels of a mask that the crop is wider on each side.

@@ -119,9 +119,8 @@ def trusted(bundles, monkeypatch):
 
 def test_a_run_with_its_bundle_opens_as_a_network(bundles, tmp_path):
     run = tmp_path / "run"
-    bundles.make(
-        run / "export" / "medical.ebundle", provenance=statement(multiple=8, threshold=0.2)
-    )
+    facts = statement(multiple=8, threshold=0.2, mask_threshold=0.4)
+    bundles.make(run / "export" / "medical.ebundle", provenance=facts)
     network = open_network(run, threads=1)
     facts = network.facts
     assert (facts.name, facts.version, facts.multiple) == ("deepkits-medical", "0.3.0", 8)
@@ -129,10 +128,14 @@ def test_a_run_with_its_bundle_opens_as_a_network(bundles, tmp_path):
     assert facts.runtime.startswith("openvino ")
     assert len(facts.sha256) == 64
     settings = network.settings(threads=2)
-    assert (settings.multiple, settings.threshold, settings.threads) == (8, 0.2, 2)
+    assert (settings.multiple, settings.threshold, settings.mask_threshold) == (8, 0.2, 0.4)
+    assert settings.threads == 2
     found = network({"image": bundles.image})
     for name, wanted in bundles.golden.items():
         np.testing.assert_allclose(found[name], wanted, atol=1e-3, rtol=1e-3)
+    alone = network.heat({"image": bundles.image})
+    assert set(alone) == {"heat"}
+    np.testing.assert_allclose(alone["heat"], found["heat"], atol=1e-5)
 
 
 def test_the_nodules_of_a_toy_are_found_through_a_bundle(bundles, toy, tmp_path):
