@@ -118,6 +118,8 @@ def _copy_facts(source: Dataset, made: Dataset) -> None:
         sets = characters if isinstance(characters, MultiValue) else [characters]
         is_known = all(not one or one in python_encoding for one in sets)
         made.SpecificCharacterSet = characters if is_known else "ISO_IR 192"
+        if characters == "GBK":
+            made.SpecificCharacterSet = "GB18030"  # holds it, and is known to older readers
     for keyword in (*IDENTIFYING, *REQUIRED, *COPIED):
         tag = tag_for_keyword(keyword)
         assert tag is not None

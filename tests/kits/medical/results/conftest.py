@@ -246,7 +246,7 @@ def validate(tmp_path):
 
     def errors(made):
         path = save(made, tmp_path / "checked.dcm")
-        said = subprocess.run([tool, path], capture_output=True, text=True, check=False)
+        said = subprocess.run([tool, path], capture_output=True, errors="replace", check=False)
         return [line for line in said.stderr.splitlines() if line.startswith("Error")]
 
     return errors

@@ -174,14 +174,24 @@ def test_a_scan_without_nodules_has_no_segmentation(plain_grid, make_study, head
     assert segmentation(make_study(plain_grid, 0), headers) is None
 
 
-def test_a_name_in_another_script_is_kept(study, make_headers, plain_grid, validate, tmp_path):
-    headers = make_headers(
-        plain_grid, SpecificCharacterSet="GB18030", PatientName="Wang^XiaoDong=王^小东"
-    )
+@pytest.mark.parametrize(
+    ("character_set", "name"),
+    [
+        ("GB18030", "Wang^XiaoDong=王^小东"),
+        ("GBK", "Wang^XiaoDong=王^小东"),
+        ("ISO_IR 192", "Wang^XiaoDong=王^小东"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+    ],
+    ids=str,
+)
+def test_a_name_in_another_script_is_kept(
+    study, make_headers, plain_grid, validate, tmp_path, character_set, name
+):
+    headers = make_headers(plain_grid, SpecificCharacterSet=character_set, PatientName=name)
     made = segmentation(study, headers)
     assert validate(made) == []
-    read = pydicom.dcmread(save(made, tmp_path / "seg.dcm"))
-    assert str(read.PatientName) == "Wang^XiaoDong=王^小东"
+    assert str(pydicom.dcmread(save(made, tmp_path / "seg.dcm")).PatientName) == name
 
 
 def test_headers_of_another_order_are_refused(study, headers):
