@@ -116,8 +116,8 @@ def _is_scan(folder: Path | None) -> bool:
 
 
 def _read(folder: Path, series: str | None, job: _Job, tell: Tell) -> Scan:
-    def progress(step: str, done: int, total: int) -> None:
-        tell(step, done / max(1, total) / 2 + (0.5 if step == "pixels" else 0.0))
+    def progress(step: str, share: float) -> None:
+        tell(step, share / 2 + (0.5 if step == "pixels" else 0.0))
 
     try:
         scan = read_scan(folder, series, threads=job.threads, progress=progress)
@@ -175,14 +175,11 @@ def model_facts(facts: NetworkFacts) -> ModelFacts:
     """What a report says of the network."""
     known = facts.provenance
     data = str(known.get("data", ""))
-    thresholds = {"score": facts.threshold}
-    if "mask_threshold" in known:
-        thresholds["mask"] = float(known["mask_threshold"])
     return ModelFacts(
         name=str(known.get("model") or facts.name),
         version=facts.version,
         sha256=facts.sha256,
-        thresholds=thresholds,
+        thresholds={"score": facts.threshold, "mask": facts.mask_threshold},
         trained_on=data,
         is_phantom=data == "phantom",
         runtime=f"{facts.runtime}, {facts.precision}",

@@ -42,12 +42,13 @@ def level_of(mask: np.ndarray, probability: np.ndarray) -> float:
         probability: uint8, same shape.
 
     Returns:
-        half-way between the least inside and the most outside; the middle of the scale where the
-        mask is not a level set (a neighbour was cut off, say).
+        the middle of the scale, unless the mask was drawn at another level: then half-way between
+        the least inside and the most outside.
     """
     inside = float(probability[mask].min())
     outside = float(probability[~mask].max()) if not mask.all() else 0.0
-    return (inside + outside) / 2 if outside < inside else CERTAIN / 2
+    is_other_level = outside < inside and not outside <= CERTAIN / 2 <= inside
+    return (inside + outside) / 2 if is_other_level else CERTAIN / 2
 
 
 def surface_points(

@@ -86,11 +86,22 @@ def _volume(finding: Finding, grid: Grid) -> tuple[float, str]:
     mask, counted = finding.mask, float(finding.mask.sum())
     inner = ndimage.binary_erosion(mask, border_value=1)
     shell = ndimage.binary_dilation(mask) & ~inner
-    weighted = inner.sum() + finding.probability[shell].sum(dtype=np.float64) / calipers.CERTAIN
+    weighted = inner.sum() + _shares(finding)[shell].sum()
     is_known = not _is_cut(finding, grid) and abs(weighted / counted - 1) <= MAX_EDGE_CHANGE
     if is_known:
         return float(weighted * grid.voxel_mm3), "edge-weighted"
     return counted * grid.voxel_mm3, "counted"
+
+
+def _shares(finding: Finding) -> np.ndarray:
+    """How much of each voxel is nodule: its probability, shifted so that the mask's level is half.
+
+    A run may draw masks at another level than a half because its probabilities lie too low or too
+    high at the surface; the shift, of logits, takes that back.
+    """
+    level = calipers.level_of(finding.mask, finding.probability) / calipers.CERTAIN
+    chance = finding.probability.astype(np.float64) / calipers.CERTAIN
+    return chance * (1 - level) / (chance * (1 - level) + (1 - chance) * level)
 
 
 def _is_cut(finding: Finding, grid: Grid) -> bool:

@@ -17,7 +17,7 @@ import yaml
 
 from kits.medical.findings import TEXTURES
 from kits.medical.results.study import Texts
-from kits.medical.results.wording import LANGUAGES
+from kits.medical.results.wording import LANGUAGES, Loader
 
 RULES = Path(__file__).parent / "rules"
 LIMITS = ("at_least", "above", "below", "at_most")
@@ -120,7 +120,7 @@ def parse(text: str, name: str) -> RuleSet:
     Raises:
         ValueError: naming the place and the rule that it breaks.
     """
-    content = yaml.safe_load(text)
+    content = yaml.load(text, Loader)
     fields = {
         "name", "version", "source", "round_mm", "volumes_mm3", "no_nodule", "categories",
         "facts", "rules", "cautions", "not_judged",

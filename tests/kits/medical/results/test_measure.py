@@ -111,6 +111,14 @@ def test_one_voxel_is_a_voxel_wide():
     assert result.counted_volume_mm3 == pytest.approx(0.64)
 
 
+def test_a_mask_drawn_at_another_level_has_the_same_volume():
+    share = ellipsoid((4.0, 4.0, 4.0), (1.0, 0.8, 0.8))
+    timid = share / (share + 3 * (1 - share))  # a half became a quarter
+    result = measured(timid, (1.0, 0.8, 0.8), threshold=0.25)
+    assert result.volume_method == "edge-weighted"
+    assert result.volume_mm3 == pytest.approx(4 / 3 * np.pi * 64, rel=0.02)
+
+
 def test_the_volume_is_counted_where_the_surface_is_not_known():
     share = ellipsoid((4.0, 4.0, 4.0), (1.0, 1.0, 1.0))
     vague = np.where(share >= 0.5, 0.9, 0.49)  # a network that is unsure of all around
