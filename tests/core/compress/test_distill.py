@@ -1,6 +1,10 @@
 """Distilling toy students: what is learned, what is kept, and what is left behind."""
 
 import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +28,7 @@ from core.train.config import OptimConfig, TrainConfig, TrainerConfig
 from core.train.randomness import seed_all
 from core.train.trainer import Trainer
 
+ROOT = Path(__file__).parents[3]
 MSE = {"output": OutputLossConfig(loss="mse")}
 QUIET = {"progress": False, "tensorboard": False, "num_threads": 1}
 # Other batches, other roundings.
@@ -558,6 +563,22 @@ def test_the_teacher_follows_precision_and_memory_format(tmp_path):
         fit(distilled, tmp_path, settings(1, metric=None, precision="bf16"))
         handle.remove()
     assert set(seen) == {torch.bfloat16}
+
+
+@pytest.mark.slow
+def test_two_ranks_distil_like_one_process(tmp_path):
+    module = ["-m", "tests.core.compress.distill_ranks", str(tmp_path)]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    for command in ([sys.executable, *launch, *module], [sys.executable, *module]):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-4000:]
+    first, second, alone = (
+        json.loads((tmp_path / f"losses-{rank}.json").read_text()) for rank in (0, 1, "alone")
+    )
+    assert first == second
+    for parallel in ("ddp", "fsdp"):
+        # Means by weights are taken over a rank's samples, not over all.
+        np.testing.assert_allclose(first[parallel], alone[parallel], rtol=1e-2)
 
 
 @pytest.mark.parametrize(
