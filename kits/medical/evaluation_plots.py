@@ -22,7 +22,10 @@ from kits.medical.metrics.froc import FP_RATES, Curve, sensitivity_at
 from kits.medical.metrics.human_normalised import SIZE_BINS, Agreement
 
 _INK, _MUTED, _GRID, _ACCENT, _GOOD = "#010a01", "#010a02", "#010a03", "#010a04", "#010a05"
-_VARIABLES = {_INK: "ink", _MUTED: "muted", _GRID: "grid", _ACCENT: "accent", _GOOD: "good"}
+_PANEL = "#010a06"
+_VARIABLES = {_INK: "ink", _MUTED: "muted", _GRID: "grid", _ACCENT: "accent", _GOOD: "good"} | {
+    _PANEL: "panel"
+}
 _STYLE = {
     "svg.fonttype": "none",  # text stays text, in the page's font
     "svg.hashsalt": "deepkits",  # equal content gives equal ids, so a report is reproducible
@@ -50,7 +53,7 @@ SIZE_LABELS = {
     "over_10_mm": "10 mm and more",
 }
 WINDOW_HU = (-1350, 150)  # the lung window
-MODEL_COLOUR, READER_COLOUR, CONSENSUS_COLOUR = "#ffb000", "#58c4ff", "#ffffff"
+MODEL_COLOUR, READER_COLOUR = "#ffb000", "#58c4ff"
 assert set(SIZE_LABELS) == {"", *SIZE_BINS}
 
 
@@ -64,8 +67,9 @@ def size_bars(metrics: Mapping[str, Any]) -> Markup:
             value, low, high = (metrics[f"{key}{end}"] for end in ("", ".low", ".high"))
             axes.bar(place, value, width=0.56, color=_ACCENT, alpha=0.85)
             axes.plot([place, place], [low, high], color=_INK, linewidth=1.4)
+            # At the foot, where no line crosses it.
             axes.annotate(
-                f"{value:.3f}", (place - 0.05, value), ha="right", va="bottom", fontsize=9.5
+                f"{value:.3f}", (place, 0.02), ha="center", va="bottom", fontsize=10, color=_PANEL
             )
             for other, colour in (
                 ("oracle_normalised_dice", _GOOD),

@@ -87,6 +87,12 @@ def interval(metrics: Mapping[str, Any], key: str, digits: int = 3) -> str:
     return "" if low is None else f"{low:.{digits}f} to {high:.{digits}f}"
 
 
+def share_interval(metrics: Mapping[str, Any], key: str) -> str:
+    """The 95 % interval of a share, in percent; empty where there is none."""
+    low, high = metrics.get(f"{key}.low"), metrics.get(f"{key}.high")
+    return "" if low is None else f"{100 * low:.1f} to {100 * high:.1f} %"
+
+
 def _view(found: Evaluation, run: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     metrics = found.metrics
     return {
@@ -145,19 +151,18 @@ def _cards(metrics: Mapping[str, Any]) -> list[Card]:
             Card(
                 "Sensitivity at 1 FP/scan",
                 share(metrics[at_one]),
-                f"{share(metrics[f'{at_one}.low'])} to {share(metrics[f'{at_one}.high'])}",
+                share_interval(metrics, at_one),
                 f"{metrics['num_targets']} nodules in {metrics['num_scans']} scans",
             )
         )
     if "volume_error_percent" in metrics:
-        human = metrics.get("human_volume_error_percent")
-        theirs = "" if human is None else f"; a reader’s {human:.1f} %"
+        spread = metrics.get("human_volume_cv_percent")
         cards.append(
             Card(
-                "Volume error",
-                f"{metrics['volume_error_percent']:.1f} %",
-                interval(metrics, "volume_error_percent", 1),
-                f"bias {metrics['volume_bias_percent']:+.1f} %{theirs}",
+                "Volume error, median",
+                f"{metrics['volume_error_median_percent']:.1f} %",
+                f"mean {metrics['volume_error_percent']:.1f} %",
+                "" if spread is None else f"readers scatter by {spread:.1f} %",
             )
         )
     return cards
@@ -205,7 +210,12 @@ def _rates(metrics: Mapping[str, Any]) -> list[tuple[str, float, str, float | No
         key = f"sensitivity_at_{name}_fp"
         words = f"{rate:g}" if rate >= 1 else f"1/{1 / rate:g}"
         rows.append(
-            (words, metrics[key], interval(metrics, key), metrics.get(f"threshold_at_{name}_fp"))
+            (
+                words,
+                metrics[key],
+                share_interval(metrics, key),
+                metrics.get(f"threshold_at_{name}_fp"),
+            )
         )
     return rows
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from kits.medical.evaluation_report import GROUPS, interval, number, share
+from kits.medical.evaluation_report import GROUPS, interval, number, share, share_interval
 from kits.medical.metrics.froc import FP_RATES, RATE_NAMES
 
 
@@ -46,6 +46,6 @@ def finding_table(metrics: Mapping[str, Any]) -> Table:
     if "cpm" in metrics:
         for rate, name in zip(FP_RATES, RATE_NAMES, strict=True):
             key = f"sensitivity_at_{name}_fp"
-            table.add_row(f"{rate:g}", share(metrics[key]), interval(metrics, key))
+            table.add_row(f"{rate:g}", share(metrics[key]), share_interval(metrics, key))
         table.add_row("CPM", number(metrics["cpm"]), interval(metrics, "cpm"))
     return table

@@ -176,7 +176,7 @@ def _drawn(
     centre = centre_of(nodule) - [part.start for part in around]
     texture = texture_class(nodule.texture)
     outlines = Outlines(
-        f"{case.name}/{nodule.name}" if nodule.name != case.name else case.name,
+        nodule.name if nodule.name.startswith(case.name) else f"{case.name}/{nodule.name}",
         case.patient,
         nodule.diameter_mm,
         readers,
