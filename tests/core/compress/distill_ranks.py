@@ -1,6 +1,7 @@
 """What test_distill.py lets two ranks do: one distillation on replicas, one on shards."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -23,10 +24,11 @@ def run(folder: Path, parallel: str) -> list[float]:
         TrainerConfig(epochs=3, metric=None, parallel=parallel, **QUIET),
         OptimConfig(lr=0.02, ema_decay=0.9),
     )
-    (folder / parallel).mkdir(exist_ok=True)
+    run_dir = folder / f"{parallel}-{os.environ.get('WORLD_SIZE', 'alone')}"
+    run_dir.mkdir(exist_ok=True)
     learned = DistillConfig(outputs=DENSE, features=[STEM], warmup_batches=3)
     with distill(task, Net(6), learned) as distilled:
-        Trainer(distilled, cfg, [watch], folder / parallel).fit()
+        Trainer(distilled, cfg, [watch], run_dir).fit()
     return watch.losses
 
 
