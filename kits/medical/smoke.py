@@ -12,7 +12,8 @@ from kits.medical.sampling_config import LEAST_DEEPEST
 ConfigT = TypeVar("ConfigT", bound=MedicalTrainConfig)
 
 NUM_CASES = 2
-PHANTOM_SHAPE = (48, 96, 128)
+PIXEL_MM, SLICE_MM = 3.0, 1.5
+PHANTOM_SHAPE = (24, 64, 96)
 
 
 def shrink(cfg: ConfigT) -> ConfigT:
@@ -32,6 +33,6 @@ def shrink(cfg: ConfigT) -> ConfigT:
     if isinstance(data, PhantomData):
         data = replace(
             data, num_train=NUM_CASES, num_validation=1, num_test=1,
-            pixel_mm=2.0, slice_mm=2.0, shape=PHANTOM_SHAPE,
+            pixel_mm=PIXEL_MM, slice_mm=SLICE_MM, shape=PHANTOM_SHAPE,
         )  # fmt: skip
     return replace(cfg, sampling=sampling, data=data)

@@ -62,13 +62,16 @@ def best_checkpoint(run: Path) -> Path:
     return folder / found.name
 
 
-def load_run_network(run: Path, folded: bool = True, is_bf16: bool = False) -> Network:
+def load_run_network(run: Path, folded: bool = True, is_bf16: bool | None = None) -> Network:
     """The run's network as a function of arrays.
 
     Args:
         run: the run's folder.
         folded: batch norms go into the convolutions: the same to 1e-5, and faster.
-        is_bf16: compute in bfloat16 where torch has it.
+        is_bf16: compute in bfloat16; None: if the run was trained so.
     """
     module = load_module(run)
+    if is_bf16 is None:
+        config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+        is_bf16 = config["trainer"]["precision"] == "bf16"
     return Network(fold_batch_norm(module) if folded else module, is_bf16=is_bf16)

@@ -14,7 +14,11 @@ from kits.medical.augment import plain_sample
 from kits.medical.config import MedicalTrainConfig
 from kits.medical.data.case import Cases
 from kits.medical.data.load import open_cases
+from kits.medical.evaluation import evaluate_run
 from kits.medical.findings import TEXTURES
+from kits.medical.infer.find import find_nodules
+from kits.medical.looking import Looker, scan_result
+from kits.medical.metrics.froc import froc, threshold_at
 from kits.medical.scale import COARSE_MM, FINE_SLICE_MM, THICKEST_MM
 from kits.medical.smoke import shrink
 from kits.medical.task import MedicalTask
@@ -24,6 +28,10 @@ from kits.medical.validation import crop_metrics
 __all__ = ["finish_run", "load_run_network", "train_run"]
 
 NUM_SAMPLES = 32  # for the ranges of 8-bit numbers
+FP_PER_SCAN = 1.0
+MAX_SCANS = 12  # that the threshold is chosen on
+THRESHOLD_RANGE = (0.05, 0.95)
+UNKNOWN_THRESHOLD = 0.5  # patches have no rate of false positives
 
 
 def train_run(cfg: MedicalTrainConfig) -> Path:
@@ -49,11 +57,25 @@ def finish_run(run: Run, task: MedicalTask, cases: Cases, cfg: MedicalTrainConfi
     metrics.json, report.html.
     """
     record_data(run, cases)
-    found = crop_metrics(load_run_network(run.path), task.crops["validation"], cfg.sampling)
+    network = load_run_network(run.path)
+    found = crop_metrics(network, task.crops["validation"], cfg.sampling)
+    looker = Looker(network, cfg.model.multiple, found.get("mask_threshold", 0.5))
+    found["threshold"] = score_threshold(cases, looker)
     write_model(run, task, cases, cfg, found)
-    from kits.medical.evaluation import evaluate_run
-
     evaluate_run(run.path, cases, "test")
+
+
+def score_threshold(cases: Cases, looker: Looker) -> float:
+    """The lowest score that gives at most FP_PER_SCAN false positives on validation scans."""
+    scans = []
+    for name in cases.names("validation")[:MAX_SCANS]:
+        case = cases.load(name)
+        if case.extent == "scan":
+            found = find_nodules(case.volume, looker.network, looker.settings())
+            scans.append(scan_result(case, found, cases.max_readers))
+    if not any(target.is_included for scan in scans for target in scan.targets):
+        return UNKNOWN_THRESHOLD
+    return float(np.clip(threshold_at(froc(scans), FP_PER_SCAN), *THRESHOLD_RANGE))
 
 
 def record_data(run: Run, cases: Cases) -> None:
@@ -77,8 +99,7 @@ def write_model(
         "widths": list(cfg.model.widths),
         "num_parameters": sum(p.numel() for p in task.model.parameters()),
         "multiple": cfg.model.multiple,
-        # Of findings; a scan's own rate of false alarms decides it, where whole scans are there.
-        "threshold": 0.5,
+        "threshold": validation["threshold"],  # of findings
         "mask_threshold": validation.get("mask_threshold", 0.5),
         "textures": list(TEXTURES),
         "coarse_mm": COARSE_MM,
