@@ -27,7 +27,10 @@ from kits.medical.results.study import (
     Texts,
 )
 from kits.medical.results.uids import derived_uid
-from kits.medical.results.wording import LANGUAGES, note, wording
+from kits.medical.results.wording import LANGUAGES, wording
+
+# A mask that reaches farther has spilt out of its nodule (30 mm at most, by definition) or mass.
+LARGEST_MM = 100.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,9 @@ def build_study(
     """
     rule_sets = [load(name) for name in context.rule_sets]
     box = lung_box(findings.grid, findings.lung_window)
-    sized = [(finding, measure(finding, volume)) for finding in findings.findings]
+    found = [(finding, measure(finding, volume)) for finding in findings.findings]
+    sized = [pair for pair in found if pair[1].max_diameter_3d_mm <= LARGEST_MM]
+    spilt = [pair[1] for pair in found if pair[1].max_diameter_3d_mm > LARGEST_MM]
     # The largest first, as people read; equal ones by their score.
     sized.sort(key=lambda pair: (-pair[1].mean_diameter_mm, -pair[0].score))
     measures = [each for _, each in sized]
@@ -104,7 +109,7 @@ def build_study(
         person=context.person,
         prior_date=prior.date if prior else "",
         prior_study_uid=prior.study_uid if prior else "",
-        notes=_notes(context, findings, gone),
+        notes=_notes(context, findings, spilt, gone),
         seconds=dict(findings.seconds),
     )
 
@@ -153,16 +158,22 @@ def location(centre_mm: tuple[float, float, float], box: Box) -> Texts:
 
 
 def _notes(
-    context: Context, findings: Findings, gone: Mapping[str, tuple[str, ...]]
+    context: Context,
+    findings: Findings,
+    spilt: Sequence[Measures],
+    gone: Mapping[str, tuple[str, ...]],
 ) -> Mapping[str, tuple[str, ...]]:
     """What concerns the whole scan; what the readers of files and lungs say is in English."""
-    said = (*context.notes, *findings.notes)
-    phantom = note("report.model_phantom") if context.model.is_phantom else {}
-    return {
-        language: (
-            *((phantom[language],) if phantom else ()),
-            *gone.get(language, ()),
-            *said,
-        )
-        for language in LANGUAGES
-    }
+    notes = {}
+    for language in LANGUAGES:
+        say = wording(language)
+        lines = [say("report.model_phantom")] if context.model.is_phantom else []
+        for sizes in spilt:
+            x, y, z = (f"{value:.0f}" for value in sizes.centre_mm)
+            length = f"{sizes.max_diameter_3d_mm:.0f}"
+            lines.append(
+                say("notes.spilt", length=length, largest=f"{LARGEST_MM:g}", x=x, y=y, z=z)
+            )
+        lines += [*gone.get(language, ()), *context.notes, *findings.notes]
+        notes[language] = tuple(lines)
+    return notes

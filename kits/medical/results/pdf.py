@@ -25,6 +25,7 @@ from kits.medical.results.study import Growth, Nodule, Study
 from kits.medical.results.wording import Wording, wording
 
 PADDING = [
+    ("FONT", (0, 0), (-1, -1), PLAIN),
     ("LEFTPADDING", (0, 0), (-1, -1), 0),
     ("RIGHTPADDING", (0, 0), (-1, -1), 3),
     ("TOPPADDING", (0, 0), (-1, -1), 1.5),
@@ -57,6 +58,7 @@ def write_pdf(study: Study, volume: Volume, language: str, path: Path) -> Path:
         title=wording(language)("report.title"),
         author="deepkits",
         lang="zh-CN" if language == "zh" else "en",
+        initialFontName=PLAIN,
         invariant=1,
     )
     document.build(pages.story(), canvasmaker=pages.canvas)
@@ -325,7 +327,7 @@ class _Pages:
         line = Table([["", "", ""], cells], colWidths=[WIDTH / 3] * 3, rowHeights=[9 * mm, None])
         line.setStyle(TableStyle([("LINEBELOW", (0, 0), (-1, 0), 0.6, FAINT), *PADDING]))
         free = Table([[""]] * 2, colWidths=[WIDTH], rowHeights=[6 * mm] * 2)
-        free.setStyle(TableStyle([("LINEBELOW", (0, 0), (-1, -1), 0.4, RULE)]))
+        free.setStyle(TableStyle([("LINEBELOW", (0, 0), (-1, -1), 0.4, RULE), *PADDING]))
         return [
             self._heading("report.signature.title"),
             self._text(say("report.signature.text")),

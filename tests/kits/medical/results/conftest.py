@@ -10,8 +10,9 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from kits.medical.findings import Finding
-from kits.medical.geometry import Grid
+from kits.medical.findings import Finding, Findings
+from kits.medical.geometry import Grid, Volume
+from kits.medical.results.assemble import Context
 from kits.medical.results.headers import save
 from kits.medical.results.study import (
     Category,
@@ -20,6 +21,7 @@ from kits.medical.results.study import (
     ModelFacts,
     Nodule,
     NotDetectable,
+    Person,
     SolidCore,
     Source,
     Study,
@@ -264,3 +266,76 @@ def dcmqi():
         assert said.returncode == 0, said.stderr
 
     return run
+
+
+def build_chest(scale=1.0):
+    """A small chest with a solid, a part-solid and a non-solid nodule, and what finds them.
+
+    Args:
+        scale: of the nodules' diameters.
+    """
+    shape, spacing = (44, 90, 110), (2.5, 2.0, 2.0)
+    grid = Grid(shape, spacing, (-109.0, -89.0, -200.0), np.eye(3)[::-1])
+    z, y, x = np.meshgrid(
+        *[(np.arange(n) - (n - 1) / 2) * step for n, step in zip(shape, spacing, strict=True)],
+        indexing="ij",
+    )
+    hu = np.full(shape, -1000.0)
+    hu[(x / 105) ** 2 + (y / 85) ** 2 < 1] = 40
+    lungs = ((np.abs(x) - 48) / 38) ** 2 + (y / 60) ** 2 + (z / 50) ** 2 < 1
+    hu[lungs] = -850
+    findings = []
+    for centre, radius, density, core, texture, score in (
+        ((-48, 10, 20), 6.0, 40, 0.0, (0.9, 0.05, 0.05), 0.97),
+        ((50, -12, -15), 10.0, -600, 5.0, (0.1, 0.8, 0.1), 0.81),
+        ((-50, -20, -25), 8.0, -650, 0.0, (0.1, 0.1, 0.8), 0.55),
+    ):
+        away = np.sqrt((x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2)
+        share = np.clip((radius * scale - away) / 2 + 0.5, 0, 1)
+        hu += (density - hu) * share
+        hu += (40 - hu) * np.clip((core * scale - away) / 2 + 0.5, 0, 1) * (core > 0)
+        mask = share >= 0.5
+        places = np.argwhere(mask)
+        low, high = places.min(axis=0) - 2, places.max(axis=0) + 3
+        window = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+        chance = np.round(255 * share[window]).astype(np.uint8)
+        point = tuple(float(v) for v in grid.to_patient(places.mean(axis=0)))
+        findings.append(Finding(score, point, window, mask[window], chance, texture))
+    random = np.random.default_rng(0)
+    voxels = np.round(hu + random.normal(0, 20, shape)).astype(np.int16)
+    inside = np.argwhere(lungs)
+    window = tuple(
+        slice(int(a), int(b) + 1) for a, b in zip(inside.min(0), inside.max(0), strict=True)
+    )
+    volume = float(lungs.sum()) * grid.voxel_mm3 / 1000
+    return Volume(grid, voxels), Findings(grid, tuple(findings), window, volume, {"total": 1.0})
+
+
+@pytest.fixture(scope="session")
+def chest():
+    return build_chest()
+
+
+@pytest.fixture(scope="session")
+def make_chest():
+    return build_chest
+
+
+@pytest.fixture
+def context():
+    source = Source(
+        patient_name="Doe^Jane", patient_id="P-17", birth_date="19560203", sex="F", age="064Y",
+        study_uid=derived_uid("test study"), study_date="20200310", study_description="CT chest",
+        accession_number="A42", series_uid=derived_uid("test series"), series_number="3",
+        manufacturer="ACME", scanner="Scan 64", kernel="B50f", tube_kv=120.0,
+        slice_thickness_mm=2.5,
+    )  # fmt: skip
+    model = ModelFacts(
+        "student", "2026.1", "ab" * 32, {"score": 0.35, "mask": 0.5}, "phantom",
+        is_phantom=True, runtime="numpy 2",
+    )  # fmt: skip
+    rules = ("lung_rads_2022", "c_lung_rads", "fleischner_2017")
+    return Context(
+        source, model, is_phantom=False, person=Person(age_years=64.0), rule_sets=rules,
+        notes=("a note of the reader",),
+    )  # fmt: skip
