@@ -84,8 +84,8 @@ class BoundaryConfig:
     # Weight that a voxel at the edge of an object of `reference_voxels` gets besides `background`;
     # 0 counts every voxel alike.
     strength: float = 0.0
-    # Weight of a voxel far from all objects. The loss is a mean by weights: a low one keeps all that
-    # is empty from drowning small objects.
+    # Weight of a voxel far from all objects. The loss is a mean by weights: a low one keeps what is
+    # empty from drowning small objects.
     background: float = 1.0
     # Whose objects: teacher (its output) or label (the task then says its `targets`).
     of: str = "teacher"

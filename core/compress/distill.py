@@ -18,7 +18,8 @@ torchvision's RetinaNet), and a teacher's lists of boxes become a map by `core.c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
@@ -45,7 +46,6 @@ from core.compress.terms import (
     used_outputs,
     used_relations,
 )
-from core.compress.trial import evaluating
 from core.kit import Split, Step, Task
 from core.train.batches import Batches
 from core.train.distributed import to_device
@@ -205,7 +205,8 @@ class DistillTask(Generic[Batch]):
         random, device = random_state(torch.device("cpu")), next(inner.parameters()).device
         batches = self.student.batches("train")
         batch = to_device(next(iter(batches)), device)
-        with torch.no_grad(), evaluating(self.model), watched(self.model, self._tapped()) as calls:
+        # As in training, where a detector gives losses, but for what it leaves behind.
+        with torch.no_grad(), _tried(inner), watched(self.model, self._tapped()) as calls:
             self.student.step(batch)
         mine, theirs = self._both(calls, ask=True)[0]
         check_outputs(self.cfg, mine, theirs)
@@ -354,6 +355,20 @@ class DistillTask(Generic[Batch]):
                 f"distill.cache_dir={self.cfg.cache_dir!r} was asked {cache.misses} times and "
                 "never knew the sample: they are not the same in each epoch; set it to null"
             )
+
+
+@contextmanager
+def _tried(model: nn.Module) -> Iterator[None]:
+    """Training mode inside; then mode and buffers (running statistics) are what they were."""
+    was_training = model.training
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    model.train()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+        for buffer, before in buffers:
+            buffer.copy_(before)
 
 
 def _num_samples(call: Call) -> int:

@@ -183,7 +183,12 @@ def _fit_control(
 
 def _looker(run: Path) -> Looker:
     facts = read_facts(run)
-    return Looker(load_run_network(run), int(facts["multiple"]), float(facts["mask_threshold"]))
+    return Looker(
+        load_run_network(run),
+        int(facts["multiple"]),
+        float(facts["mask_threshold"]),
+        is_mirrored=True,
+    )
 
 
 def _control_looker(task: MedicalTask, cfg: DistillRunConfig) -> Looker:
@@ -192,4 +197,4 @@ def _control_looker(task: MedicalTask, cfg: DistillRunConfig) -> Looker:
     assert isinstance(module, UNet)
     network = Network(fold_batch_norm(module))
     found = crop_metrics(network, task.crops["validation"], cfg.sampling)
-    return Looker(network, module.cfg.multiple, found.get("mask_threshold", 0.5))
+    return Looker(network, module.cfg.multiple, found.get("mask_threshold", 0.5), is_mirrored=True)
