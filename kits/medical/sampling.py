@@ -319,18 +319,18 @@ def _lung_places(
     lungs = _lungs(case)
     inside = block_mean(lungs.astype(np.int16), factors) > 0.5
     dense = block_mean(case.volume.voxels, factors) > VESSEL_HU
+    choices = [np.flatnonzero(where) for where in (inside & dense, inside)]
+    scale = np.array(case.volume.grid.spacing_mm) / view.spacing_mm
+    # The centre of voxel 0 lies half a voxel inside both grids, but for interpolated slices.
+    shift = np.where([view.factor > 1, False, False], 0.0, 0.5)
+    # A sample at the scan's end would be half of air.
+    half = np.minimum(np.array(cfg.patch) / 2, np.array(view.shape) / 2)
     for turn in range(cfg.lung_crops):
-        cells = np.argwhere(inside & dense if turn % 2 == 0 else inside)
-        if not len(cells):
-            continue
-        voxel = (cells[rng.integers(len(cells))] + 0.5) * factors - 0.5
-        scale = np.array(case.volume.grid.spacing_mm) / view.spacing_mm
-        # The centre of voxel 0 lies half a voxel inside both grids, but for interpolated slices.
-        shift = np.where([view.factor > 1, False, False], 0.0, 0.5)
-        place = (voxel + shift) * scale - shift
-        # A sample at the scan's end would be half of air.
-        half = np.minimum(np.array(cfg.patch) / 2, np.array(view.shape) / 2)
-        yield np.clip(place, half, view.shape - half)
+        cells = choices[turn % 2]
+        if len(cells):
+            cell = np.unravel_index(cells[rng.integers(len(cells))], inside.shape)
+            voxel = (np.array(cell) + 0.5) * factors - 0.5
+            yield np.clip((voxel + shift) * scale - shift, half, view.shape - half)
 
 
 def _lungs(case: Case) -> np.ndarray:

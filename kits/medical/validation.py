@@ -16,7 +16,7 @@ from kits.medical.sampling_config import SamplingConfig
 
 Network = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 
-THRESHOLDS = np.arange(0.25, 0.76, 0.05).round(2)  # probabilities tried for masks
+THRESHOLDS = np.arange(0.1, 0.76, 0.05).round(2)  # probabilities tried for masks
 BATCH = 8
 MAX_PEAKS = 8  # of one crop's heat-map
 LEAST_RADIUS_MM = 2.0  # a cell of the coarse scale is wider than the smallest nodules
