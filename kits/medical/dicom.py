@@ -31,7 +31,7 @@ __all__ = ["Refusal", "Scan", "interval_days", "read_scan"]
 
 DATES = ("AcquisitionDate", "SeriesDate", "StudyDate")  # the first that both scans have
 SHORT_MM = 150.0  # less than most lungs are long
-Progress = Callable[[str, int, int], None]  # step ("headers", "pixels"), done, of all
+Progress = Callable[[str, float], None]  # step ("headers", "pixels"), share of it that is done
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def read_scan(
     Args:
         folder: DICOM files of one patient, in any order, nested or not, other files between.
         series: UID of the series to take; None takes the best by the rule in `series.py`.
-        threads: that read pixels; None takes up to four.
-        progress: called with ("headers" or "pixels", done, of all) after each file.
+        threads: that read pixels; None takes one, and every core where they are compressed.
+        progress: is told the step ("headers", "pixels") and the share of it that is done.
 
     Raises:
         Refusal: with a code, what was seen, the rule, and what to do.
@@ -153,7 +153,7 @@ def _date(text: str, keyword: str) -> date:
 
 
 def _step(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
-    return None if progress is None else lambda done, total: progress(name, done, total)
+    return None if progress is None else lambda done, total: progress(name, done / total)
 
 
 def _notes(choice: Choice, tally: Tally, num_skipped: int) -> list[str]:

@@ -23,6 +23,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from kits.medical.refusals import Refusal
 
 LARGEST_FILE_BYTES = 512 * 2**20
+AHEAD_BYTES = 4 * 2**20
 LARGEST_VALUE_BYTES = 4 * 2**20  # longer header values stay on the disk
 DICOMDIR = "1.2.840.10008.1.3.10"
 IMAGES = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.7")
@@ -147,6 +148,9 @@ def read_header(path: Path) -> Header:
             if meta.get("MediaStorageSOPClassUID") == DICOMDIR:
                 return Header(path, dataset, syntax, None, None, size)
             where, length = _pixel_element(file, syntax)
+            if where is not None and size <= AHEAD_BYTES:
+                # Read by the kernel while the other headers are looked at.
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
             if where is None and _ends_early(dataset):
                 raise _unreadable(path, "it ends within its header")
         except Refusal:

@@ -121,7 +121,7 @@ def read_volume(
         stored = read_stored(slices[number], volume[number])
         to_hounsfield(slices[number], stored, volume[number], tally)
 
-    with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(threads or _num_threads(slices)) as pool:
         futures = [pool.submit(read_one, number) for number in range(len(slices))]
         try:
             for done, future in enumerate(futures, 1):
@@ -132,6 +132,12 @@ def read_volume(
             pool.shutdown(cancel_futures=True)
             raise
     return volume, tally
+
+
+def _num_threads(slices: Sequence[Slice]) -> int:
+    """One where pixels are only read: several would wait for each other more than they gain."""
+    is_native = all(one.header.syntax in NATIVE for one in slices)
+    return 1 if is_native else min(8, os.cpu_count() or 1)
 
 
 def read_stored(one: Slice, into: np.ndarray) -> np.ndarray:

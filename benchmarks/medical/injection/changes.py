@@ -35,8 +35,9 @@ def tilt(series: Series, degrees: float) -> None:
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     turn = np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
     row, column = series.truth.axes[2], series.truth.axes[1] @ turn.T
-    each(series, setting("ImageOrientationPatient",
-                         [round(float(v), 7) for v in (*row, *column)]))  # fmt: skip
+    both = [round(float(value), 7) for value in (*row, *column)]
+    each(series, setting("ImageOrientationPatient", both))
+    series.truth.axes = np.stack([series.truth.axes[0], column, row])
 
 
 def scout_of(series: Series) -> Dataset:
@@ -73,11 +74,12 @@ def metal(series: Series, *, signed: bool) -> None:
     height, width = series.form.shape[1:]
     y, x = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
     rod = np.exp(-((y - height * 0.75) ** 2 + (x - width * 0.5) ** 2) / 18.0)
-    for _, one in series.slices:
-        hu = get_stored(one) + int(one.RescaleIntercept) + rod * (4000 if signed else 6500)
+    truth = series.truth.hu + np.rint(rod * (4000 if signed else 6500)).astype(np.int32)
+    series.truth.hu = truth.astype(np.int16)
+    for (_, one), hu in zip(series.slices, truth, strict=True):
         one.RescaleIntercept = 0 if signed else -1024
         one.PixelRepresentation, one.BitsStored, one.HighBit = int(signed), 12, 11
-        stored = np.rint(hu).astype(np.int32) - int(one.RescaleIntercept)
+        stored = hu - int(one.RescaleIntercept)
         stored = (stored + 2048) % 4096 - 2048 if signed else stored % 4096
         set_stored(one, stored)
 

@@ -54,8 +54,8 @@ def test_threads_and_progress_change_nothing(tmp_path):
     folder, told = write(tmp_path), []
     scan = read_scan(folder, threads=3, progress=lambda *what: told.append(what))
     np.testing.assert_array_equal(scan.volume.voxels, read_scan(folder, threads=1).volume.voxels)
-    assert told[:1] == [("headers", 1, 16)]
-    assert told[-1:] == [("pixels", 16, 16)]
+    assert told[:1] == [("headers", 1 / 16)]
+    assert told[-1:] == [("pixels", 1.0)]
 
 
 def test_the_scan_tells_its_facts(tmp_path):
