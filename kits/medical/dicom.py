@@ -20,7 +20,7 @@ from pydicom.dataset import FileDataset
 
 from kits.medical.folder import read_folder
 from kits.medical.geometry import Volume
-from kits.medical.headers import Header
+from kits.medical.headers import READ_ERRORS, Header
 from kits.medical.pixels import Tally, read_volume
 from kits.medical.plausible import check_densities, check_neighbours
 from kits.medical.refusals import Refusal
@@ -188,7 +188,13 @@ def _source(choice: Choice) -> Source:
 
     def said(keyword: str) -> str:
         # Text of people needs the file's character set, which pydicom applies.
-        value = dataset.get(keyword)
+        try:
+            value = dataset.get(keyword)
+        except READ_ERRORS as error:
+            raise Refusal(
+                "bad_tag",
+                f"{header.path.name}: {keyword} cannot be read ({error}); copy the scan again",
+            ) from error
         return "" if value is None else str(value).strip()
 
     return Source(

@@ -14,6 +14,7 @@ CODES = {
     "too_large": "a file, an image or the volume is larger than any chest CT",
     "unreadable_file": "a DICOM file that cannot be read, or ends early",
     "skipped_file": "a link, or no DICOM file, is named like the slices",
+    "split_series": "a part of the series carries another series UID",
     "missing_file": "the DICOMDIR lists a slice that is not there",
     "several_patients": "more than one patient",
     "several_studies": "more than one CT study, and none was named",

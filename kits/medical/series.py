@@ -19,12 +19,14 @@ from kits.medical.headers import Header
 from kits.medical.pixels import check_decodable, pixel_digest
 from kits.medical.refusals import Refusal
 from kits.medical.slices import CT_IMAGE, Slice, check_kind, is_localiser, read_slice
-from kits.medical.stack import build_grid, sort_slices
+from kits.medical.stack import FEWEST_SLICES, build_grid, sort_slices
 
 THIN_MM = (1.5, 2.5)
 WHOLE_EXTENT, WHOLE_WIDTH_MM = 0.9, 250.0
 SHARP_WORDS = ("LUNG", "SHARP", "EDGE", "BONE", "DETAIL", "CHST", "ULTRA")
 SHARP_PHILIPS = ("L", "YA", "YB", "YC", "YD", "E")
+# Images that are known to be none of a scan's slices, whatever their series' number.
+APART = ("secondary_capture", "enhanced_multiframe", "localiser", "derived")
 KINDS = ("secondary_capture", "wrong_modality", "enhanced_multiframe", "localiser", "derived")
 
 
@@ -163,6 +165,7 @@ def choose(candidates: Sequence[Candidate], wanted: str | None = None) -> Choice
     longest = max(_extent(one) for one in usable)
     ranked = sorted(usable, key=lambda one: _rank(one, longest))
     best = ranked[0]
+    _check_strays(best, candidates)
     reasons = [f"{best.name}: {_facts(best)}"]
     if len(usable) > 1:
         reasons.append(
@@ -181,7 +184,27 @@ def _wanted(candidates: Sequence[Candidate], wanted: str) -> Choice:
         raise Refusal("unknown_series", f"series={wanted} is not in the folder; it holds {there}")
     if found[0].refusal is not None:
         raise found[0].refusal
+    _check_strays(found[0], candidates)
     return Choice(found[0], (f"{found[0].name}: named by the user; {_facts(found[0])}",))
+
+
+def _check_strays(chosen: Candidate, candidates: Sequence[Candidate]) -> None:
+    """No unreadable few images share the chosen series' number: damage to a UID splits a series.
+
+    A slice that is lost at an end leaves no gap, so nothing else would tell.
+    """
+    number = chosen.headers[0].text("SeriesNumber", "")
+    for one in candidates:
+        if one.refusal is None or one.refusal.code in APART or len(one.headers) >= FEWEST_SLICES:
+            continue
+        if {number, ""} & {header.text("SeriesNumber", "") for header in one.headers}:
+            raise Refusal(
+                "split_series",
+                f"{len(one.headers)} image(s) have the SeriesNumber={number!r} of the chosen series, or "
+                f"none, but SeriesInstanceUID={one.uid}, so slices may be lost (first: "
+                f"{one.headers[0].path.name}; {one.refusal}); copy the scan again, or take them "
+                "away",
+            )
 
 
 def _check_one_study(candidates: Sequence[Candidate]) -> None:

@@ -84,3 +84,10 @@ def bomb_in_codestream(series: Series) -> None:
     size = (60000).to_bytes(4, "big")
     stream = b"\xff\x4f\xff\x51\x00\x29\x00\x00" + size + size + bytes(8) + size + size + bytes(60)
     set_encapsulated(series, "1.2.840.10008.1.2.4.90", stream)
+
+
+@fault("refuse", "split_series")
+def end_slice_with_damaged_uid(series: Series) -> None:
+    """The series UID of the last slice lost a digit, as on a bad disk."""
+    one = series.slices[-1][1]
+    one.SeriesInstanceUID = one.SeriesInstanceUID[:-2] + "7"
