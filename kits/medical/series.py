@@ -200,8 +200,8 @@ def _check_strays(chosen: Candidate, candidates: Sequence[Candidate]) -> None:
         if {number, ""} & {header.text("SeriesNumber", "") for header in one.headers}:
             raise Refusal(
                 "split_series",
-                f"{len(one.headers)} image(s) have the SeriesNumber={number!r} of the chosen series, or "
-                f"none, but SeriesInstanceUID={one.uid}, so slices may be lost (first: "
+                f"{len(one.headers)} image(s) have the SeriesNumber={number!r} of the chosen "
+                f"series, or none, but SeriesInstanceUID={one.uid}, so slices may be lost (first: "
                 f"{one.headers[0].path.name}; {one.refusal}); copy the scan again, or take them "
                 "away",
             )
