@@ -7,6 +7,7 @@ a tile's pooling meets the same voxels as the whole volume's.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,8 +15,6 @@ import numpy as np
 
 from kits.medical.geometry import Shape, Window
 
-# Beyond that many tiles along an axis halos eat what skipping wins.
-MAX_SPLITS = 8
 # What one more call of a network costs, as voxels.
 CALL_VOXELS = 50_000
 
@@ -35,7 +34,7 @@ def plan_tiles(wanted: np.ndarray, multiple: int, halo: int, max_voxels: int) ->
         wanted: (d, h, w) bool, one for each block of `multiple` voxels of the volume.
         multiple: of starts and sizes.
         halo: voxels around a core that a tile sees, where the volume has them.
-        max_voxels: of one tile.
+        max_voxels: of one tile; where even the smallest ones are larger, these are taken.
 
     Returns:
         tiles whose cores cover every wanted block, none of them twice; empty if none is wanted.
@@ -47,14 +46,16 @@ def plan_tiles(wanted: np.ndarray, multiple: int, halo: int, max_voxels: int) ->
     counts = np.pad(wanted.astype(np.int64).cumsum(0).cumsum(1).cumsum(2), ((1, 0),) * 3)
     best: list[Tile] = []
     least = float("inf")
-    choices = [range(1, min(MAX_SPLITS, part.stop - part.start) + 1) for part in box]
-    for splits in itertools.product(*choices):
-        axes = [
-            _split(part, number, multiple, halo, blocks * multiple)
-            for part, number, blocks in zip(box, splits, wanted.shape, strict=True)
+    choices = [
+        [
+            _split(part, length, multiple, halo, blocks * multiple)
+            for length in _lengths(part.stop - part.start)
         ]
+        for part, blocks in zip(box, wanted.shape, strict=True)
+    ]
+    for axes in itertools.product(*choices):
         is_needed = _held(counts, axes, multiple) > 0
-        size = int(np.prod([parts[0][0].stop - parts[0][0].start for parts in axes]))
+        size = math.prod(parts[0][0].stop - parts[0][0].start for parts in axes)
         cost = float(is_needed.sum()) * (size + CALL_VOXELS)
         if size > max_voxels:
             # Too large: taken only if nothing fits, and then the smallest.
@@ -74,10 +75,13 @@ def _bounds(wanted: np.ndarray) -> Window:
     return tuple(parts)  # type: ignore[return-value]
 
 
-def _split(part: slice, number: int, unit: int, halo: int, end: int) -> list[tuple[slice, slice]]:
+def _lengths(blocks: int) -> list[int]:
+    """Of the longest core, for every number of cores; each once, longest first."""
+    return sorted({-(-blocks // number) for number in range(1, blocks + 1)}, reverse=True)
+
+
+def _split(part: slice, length: int, unit: int, halo: int, end: int) -> list[tuple[slice, slice]]:
     """(window, core) along one axis: cores of equal blocks, windows of equal size."""
-    blocks = part.stop - part.start
-    length = -(-blocks // number)
     cores = [
         slice(at * unit, min(at + length, part.stop) * unit)
         for at in range(part.start, part.stop, length)

@@ -51,6 +51,13 @@ def test_a_bound_below_the_smallest_tile_gives_the_smallest():
     assert [p.stop - p.start for p in tile.window] == [24, 24, 24]
 
 
+def test_a_bound_that_only_the_smallest_tiles_meet_is_met():
+    # Thirty blocks along an axis, and a core may hold one of them.
+    tiles = plan_tiles(np.ones((3, 4, 30), bool), 8, 8, 24**3)
+    assert {tuple(p.stop - p.start for p in tile.window) for tile in tiles} == {(24, 24, 24)}
+    assert paint(tiles, (24, 32, 240)).all()
+
+
 def test_nothing_wanted_is_no_tile():
     assert plan_tiles(np.zeros((2, 2, 2), bool), 8, 8, 1000) == []
 
