@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -204,9 +204,10 @@ def _prepare(model: Path, out: Path, folder: Path) -> tuple[str, ...]:
     if opset < LOWEST_OPSET:
         content = onnx.version_converter.convert_version(content, LOWEST_OPSET)
         notes.append(f"opset {opset} raised to {LOWEST_OPSET}, the first with scales per channel")
-    named = folder / "named.onnx"
+    named, out = (folder / "named.onnx").resolve(), out.resolve()
     onnx.save(content, named)
-    with _quiet():
+    # What it could not finish, shape inference leaves in the current folder.
+    with _quiet(), chdir(folder):
         try:
             quant_pre_process(named, out)
         except Exception as error:  # noqa: BLE001 (a bare Exception is what its own checks raise)

@@ -30,9 +30,9 @@ class Graph:
             ]
 
         graph = helper.make_graph(self.nodes, "g", infos(inputs), infos(outputs), self.weights)
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8
-        )
+        domains = sorted({node.domain for node in self.nodes} - {""})
+        opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in domains)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
         onnx.checker.check_model(model)
         onnx.save(model, path)
         return path
@@ -83,6 +83,15 @@ def save_lstm(path, steps=4, width=8, hidden=16):
     g.node("Squeeze", ["last", "axes"], "hidden")
     g.node("MatMul", ["hidden", g.weight("head", hidden, 3)], "y", name="head_product")
     return g.save(path, {"x": ["batch", steps, width]}, {"y": ["batch", 3]})
+
+
+def save_unknown_operator(path):
+    """A product whose distances to constants are taken by an operator of ONNX Runtime's own."""
+    g = Graph()
+    product = g.node("MatMul", ["x", g.weight("w", 16, 16)], "product")
+    g.node("CDist", [product, g.weight("points", 5, 16)], "y", domain="com.microsoft",
+           metric="euclidean")  # fmt: skip
+    return g.save(path, {"x": ["batch", 16]}, {"y": ["batch", 5]})
 
 
 def normal(*shape, seed=1):

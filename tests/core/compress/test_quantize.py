@@ -135,6 +135,17 @@ def test_named_nodes_stay_in_float(tmp_path):
         quantize(path, tmp_path / "r.onnx", inputs, cfg=cfg)
 
 
+def test_the_current_folder_stays_empty_where_shapes_cannot_be_inferred(tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    path = models.save_unknown_operator(tmp_path / "unknown.onnx")
+    cfg = QuantizeConfig(method="static", **QUICK)
+    made = quantize(path, tmp_path / "unknown8.onnx", {"x": models.normal(32, 16)}, cfg=cfg)
+    assert any("could not be inferred" in note for note in made.notes)
+    assert list(here.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
