@@ -12,8 +12,8 @@ import numpy as np
 from kits.medical.data.phantom_thorax import Thorax
 from kits.medical.data.phantom_tubes import Tubes, along, grow_tree, join
 
-TARGETS_PER_LITRE = 235  # ends of arteries, and as many of veins
-TIP_MM = 0.6
+TARGETS_PER_LITRE = 250  # ends of arteries, and as many of veins
+TIP_MM = 0.65
 AIRWAY_BESIDE_MM = 1.35  # smaller arteries' airways are too thin to be seen
 NUM_RIBS = 12
 

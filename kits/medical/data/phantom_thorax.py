@@ -50,7 +50,7 @@ class Build:
             lung_hu=float(rng.normal(-868, 22)),
             gradient_hu=float(rng.uniform(25, 65)),
             emphysema=float(rng.uniform(0, 1) if rng.random() < 0.3 else 0),
-            grain_hu=float(rng.uniform(36, 58)),
+            grain_hu=float(rng.uniform(44, 70)),
             gas_mm=float(rng.uniform(12, 24) if rng.random() < 0.6 else 0),
         )
 
@@ -239,7 +239,7 @@ def _parenchyma(
     # Gravity: patients lie on their back. The last millimetres are the densest.
     depth = y / build.half_depth_mm
     gravity = build.gradient_hu * (depth / 2 + 0.25 * np.clip(depth, 0, 1) ** 3)
-    uneven = smooth_noise(rng, shape, 4, 7.0) + smooth_noise(rng, shape, 1.2, 6.0)
+    uneven = smooth_noise(rng, shape, 4, 10.0) + smooth_noise(rng, shape, 1.2, 9.0)
     holes = smooth_noise(rng, shape, 1.5, 1.0)
     lost = -55 * build.emphysema * np.clip(holes - 0.6, 0, 1.5)
     return build.lung_hu + gravity + uneven + lost

@@ -1,4 +1,5 @@
 import json
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,16 @@ def test_the_attribution_lies_beside_the_masks():
     ):
         assert word in text
     assert "Foundation for the\n  National Institutes of Health" in text
+
+
+def test_a_wheel_takes_the_whole_folder_of_the_sample():
+    root = Path(__file__).parents[4]
+    wheel = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    assert "kits" in wheel["targets"]["wheel"]["packages"]
+    assert "exclude" not in wheel["targets"]["wheel"]
+    assert (root / "kits/medical/data/sample/ATTRIBUTION.md").samefile(
+        Path(sample_package.__file__).parent / "ATTRIBUTION.md"
+    )
 
 
 def test_distances_change_sign_between_the_mask_and_its_neighbours():
