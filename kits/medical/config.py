@@ -84,6 +84,8 @@ class ReportConfig:
     series: str | None = None
     # Threads of prediction; null takes every core.
     threads: int | None = None
+    # Findings with a score below this are left out; null: what the run found best on validation.
+    threshold: float | None = None
     # Rule sets to apply, in this order: files in kits/medical/results/rules.
     rules: list[str] = field(
         default_factory=lambda: ["lung_rads_2022", "c_lung_rads", "fleischner_2017"]
@@ -107,6 +109,8 @@ class ReportConfig:
         _check_all("risk", [self.risk], ("low", "high", "unknown"))
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"threads={self.threads} is below 1; set threads, or leave it out")
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold={self.threshold} is not from 0 to 1; set threshold")
 
 
 def _check_all(key: str, given: list[str], legal: tuple[str, ...]) -> None:

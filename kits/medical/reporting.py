@@ -22,6 +22,7 @@ from kits.medical.findings import Findings
 from kits.medical.infer.find import find_nodules
 from kits.medical.infer.lungs import NoLungs
 from kits.medical.infer.network import NetworkFacts, OpenNetwork, find_bundle, open_network
+from kits.medical.infer.settings import Settings
 from kits.medical.refusals import Refusal
 from kits.medical.results.assemble import Context, build_study
 from kits.medical.results.deidentify import deidentify, deidentify_source, read_key
@@ -74,6 +75,7 @@ class _Job:
     prior: Path | None
     key: bytes | None
     network: OpenNetwork
+    settings: Settings
     threads: int
 
 
@@ -108,7 +110,10 @@ def _check(cfg: ReportConfig) -> _Job:
     for language in cfg.languages:
         Typesetter(language)
     threads = cfg.threads or len(os.sched_getaffinity(0))
-    return _Job(cfg, output, prior, key, open_network(cfg.run, threads), threads)
+    network = open_network(cfg.run, threads)
+    changes = {} if cfg.threshold is None else {"threshold": cfg.threshold}
+    settings = network.settings(threads=threads, **changes)
+    return _Job(cfg, output, prior, key, network, settings, threads)
 
 
 def _is_scan(folder: Path | None) -> bool:
@@ -135,8 +140,7 @@ def _find(scan: Scan, job: _Job, tell: Tell) -> Findings:
     def progress(step: str, share: float) -> None:
         tell(step, before.get(step, 0.0) + shares.get(step, 0.0) * share)
 
-    settings = job.network.settings(threads=job.threads)
-    return find_nodules(scan.volume, job.network, settings, progress)
+    return find_nodules(scan.volume, job.network, job.settings, progress)
 
 
 def _prior(job: _Job, scan: Scan, stage: Callable[[str, str], Tell]) -> Prior | None:
@@ -157,7 +161,7 @@ def _context(scan: Scan, job: _Job) -> Context:
     cfg = job.cfg
     return Context(
         source=scan.source,
-        model=model_facts(job.network.facts),
+        model=model_facts(job.network.facts, job.settings),
         is_phantom=is_phantom(scan),
         person=Person(
             setting=cfg.setting,
@@ -171,15 +175,15 @@ def _context(scan: Scan, job: _Job) -> Context:
     )
 
 
-def model_facts(facts: NetworkFacts) -> ModelFacts:
-    """What a report says of the network."""
+def model_facts(facts: NetworkFacts, settings: Settings) -> ModelFacts:
+    """What a report says of the network, and of how it was used."""
     known = facts.provenance
     data = str(known.get("data", ""))
     return ModelFacts(
         name=str(known.get("model") or facts.name),
         version=facts.version,
         sha256=facts.sha256,
-        thresholds={"score": facts.threshold, "mask": facts.mask_threshold},
+        thresholds={"score": settings.threshold, "mask": settings.mask_threshold},
         trained_on=data,
         is_phantom=data == "phantom",
         runtime=f"{facts.runtime}, {facts.precision}",

@@ -58,7 +58,8 @@ def reader(phantom, monkeypatch):
     def find_nodules(volume, network, settings, progress):
         progress("coarse", 1.0)
         lungs = find_lungs(volume)
-        findings = [truth(nodule) for nodule in phantom.case.nodules[:NUM_NODULES]]
+        found = [truth(nodule) for nodule in phantom.case.nodules[:NUM_NODULES]]
+        findings = [each for each in found if each.score >= settings.threshold]
         return Findings(volume.grid, tuple(findings), lungs.window, lungs.volume_ml, {"total": 0.1})
 
     def truth(nodule):
@@ -111,6 +112,20 @@ def test_everything_is_written_and_says_what_it_is(config, capsys):
     said = capsys.readouterr().out
     assert f"PHANTOM; {NUM_NODULES} nodules; Lung-RADS" in said
     assert "to be checked by a physician" in said
+
+
+def test_a_given_threshold_decides_and_is_written_down(config, tmp_path):
+    numbers = {}
+    for threshold in (None, 0.95):
+        cfg = replace(config, threshold=threshold, output=str(tmp_path / str(threshold)))
+        content = json.loads((reporting.report_scan(cfg) / "findings.json").read_text())
+        numbers[threshold] = len(content["nodules"]), content["model"]["thresholds"]["score"]
+    assert numbers == {None: (NUM_NODULES, Settings().threshold), 0.95: (0, 0.95)}
+
+
+def test_a_threshold_that_is_no_share_is_refused(config):
+    with pytest.raises(ValueError, match=r"threshold=1.5 is not from 0 to 1; set threshold"):
+        replace(config, threshold=1.5)
 
 
 def test_the_same_scan_gives_the_same_bytes(config, tmp_path):
