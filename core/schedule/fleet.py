@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -120,7 +120,13 @@ class Fleet:
             await slot.process.stop()
         self.slots.pop(slot.spec.id, None)
 
-    async def load(self, model: Model, file: Path, sha256: str) -> tuple[Entry, list[LoadedModel]]:
+    async def load(
+        self,
+        model: Model,
+        file: Path,
+        sha256: str,
+        after: Callable[[], Awaitable[None]] | None = None,
+    ) -> tuple[Entry, list[LoadedModel]]:
         """Load a model in all workers; the caller decides when it takes jobs.
 
         Raises:
@@ -131,7 +137,14 @@ class Fleet:
                 raise ValueError(f"model {model.key!r} cannot be loaded: the pool is closed")
             if self._kept is None:
                 self._kept = await asyncio.to_thread(Kept)
-            copy = await asyncio.to_thread(self._kept.keep, file, sha256)
+            copying = asyncio.create_task(asyncio.to_thread(self._kept.keep, file, sha256))
+            try:
+                if after is not None:
+                    await after()
+                copy = await copying
+            except BaseException:
+                await self._drop_copy(copying)
+                raise
             entry = Entry(model, copy, sha256)
             told: list[LoadedModel] = []
             try:
@@ -168,6 +181,12 @@ class Fleet:
             kept, self._kept = self._kept, None
         if kept is not None:
             await asyncio.to_thread(kept.close)
+
+    async def _drop_copy(self, copying: asyncio.Task[Path]) -> None:
+        """Whether it is written already or not."""
+        await asyncio.wait([copying])
+        if self._kept is not None and not copying.cancelled() and copying.exception() is None:
+            await asyncio.to_thread(self._kept.drop, copying.result())
 
     async def _bring_up(self, slot: Slot) -> None:
         slot.loaded.clear()

@@ -12,8 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from core.schedule.model_file import BUNDLE, ONNX, hash_model
-from edge.onnx_file import describe_onnx
+from core.schedule.model_file import BUNDLE, ONNX, hash_contents, hash_model, read_onnx
 
 PREFIX = "deepkits-models-"
 LOCK = "lock"
@@ -44,11 +43,16 @@ class Kept:
         folder.mkdir()
         copy = folder / file.name
         try:
-            shutil.copyfile(file, copy)
             if file.suffix == ONNX:
-                for name in describe_onnx(copy.read_bytes()).external:
-                    shutil.copyfile(file.parent / Path(name).name, folder / Path(name).name)
-            if file.suffix in (BUNDLE, ONNX) and sha256 and hash_model(copy) != sha256:
+                # Read once: a start waits for it.
+                contents = read_onnx(file)
+                found = hash_contents(contents)
+                for name, content in contents.items():
+                    (folder / name).write_bytes(content)
+            else:
+                shutil.copyfile(file, copy)
+                found = hash_model(copy) if file.suffix == BUNDLE else sha256
+            if sha256 and found != sha256:
                 raise ValueError(f"{file} changed while it was copied; load it again")
         except BaseException:
             shutil.rmtree(folder)

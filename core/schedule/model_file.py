@@ -16,6 +16,7 @@ from edge.bundle import Bundle
 from edge.manifest import Tensor
 from edge.onnx_file import OnnxValue, describe_onnx, onnx_signature
 from edge.pipeline import Pipeline
+from edge.runtimes import import_runtime
 from edge.selftest import SelfTest
 from edge.target import Target, Tolerance, machine
 
@@ -36,7 +37,7 @@ def hash_model(path: Path) -> str:
     """
     _check_suffix(path)
     if path.suffix == ONNX:
-        return _hash(read_onnx(path))
+        return hash_contents(read_onnx(path))
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
@@ -62,6 +63,14 @@ def read_onnx(path: Path) -> dict[str, bytes]:
     return files
 
 
+def hash_contents(files: Mapping[str, bytes]) -> str:
+    """The sha256 of what `read_onnx` read."""
+    digest = hashlib.sha256()
+    for content in files.values():
+        digest.update(content)
+    return digest.hexdigest()
+
+
 def open_model(path: Path, sha256: str, target: str = "auto", threads: int | None = 1) -> Pipeline:
     """Load a model file and try it.
 
@@ -85,7 +94,7 @@ def open_model(path: Path, sha256: str, target: str = "auto", threads: int | Non
         return Pipeline.open(Bundle.open(path), target, threads)
     files = read_onnx(path)
     if sha256:
-        _check_hash(path, _hash(files), sha256)
+        _check_hash(path, hash_contents(files), sha256)
     return _open_onnx(path.name, files, target, threads)
 
 
@@ -130,12 +139,12 @@ def _outputs(
     name: str, found: tuple[OnnxValue, ...], backend: Backend, samples: Samples
 ) -> tuple[Tensor, ...]:
     """Outputs as they come: what the file does not say, or says wrongly, two runs show."""
-    one = backend.run(samples.rows(1))
+    one = samples.outputs
     batch = batch_axis(samples.inputs)
     more: Mapping[str, np.ndarray] = {}
     if batch:
         try:
-            more = backend.run(samples.rows(3))
+            more = backend.run(samples.rows(2))
         except ValueError:
             # Open by its signature, fixed by its nodes: `batch_obstacle` says so of the inputs.
             more = {}
@@ -145,7 +154,7 @@ def _outputs(
         shape = _shape(value, value.shape if value.shape is not None else array.shape)
         if len(shape) != array.ndim:
             shape = tuple(array.shape)
-        if more and array.ndim and len(array) == 1 and len(more[value.name]) == 3:
+        if more and array.ndim and len(array) == 1 and len(more[value.name]) == 2:
             shape = (batch, *shape[1:])
         dtype = _dtype(name, value) if value.dtype else str(array.dtype)
         if dtype != array.dtype:
@@ -189,6 +198,14 @@ def _runtime(name: str) -> str:
     return name
 
 
+def import_likely_runtime(target: str) -> None:
+    """Import what a model for this target most probably needs, if it is there."""
+    if target in ("auto", *RUNTIMES):
+        runtime = _runtime(target)
+        if importlib.util.find_spec(runtime):
+            import_runtime(runtime)
+
+
 def _check_suffix(path: Path) -> None:
     if path.suffix not in (BUNDLE, ONNX):
         raise ValueError(f"{path} is neither an {ONNX} nor an {BUNDLE} file; convert it first")
@@ -197,13 +214,6 @@ def _check_suffix(path: Path) -> None:
         raise ValueError(
             f"{path} {'is no regular file' if there else 'does not exist'}; name a model file"
         )
-
-
-def _hash(files: Mapping[str, bytes]) -> str:
-    digest = hashlib.sha256()
-    for content in files.values():
-        digest.update(content)
-    return digest.hexdigest()
 
 
 def _check_hash(path: Path, found: str, wanted: str) -> None:

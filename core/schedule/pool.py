@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
@@ -133,7 +133,14 @@ class Pool:
             self._drop_device(slot)
         await self._fleet.end(slot)
 
-    async def load(self, model: Model, file: Path, sha256: str) -> list[LoadedModel]:
+    async def load(
+        self,
+        model: Model,
+        file: Path,
+        sha256: str,
+        *,
+        after: Callable[[], Awaitable[None]] | None = None,
+    ) -> list[LoadedModel]:
         """Load a model in all workers, self-test it, measure it; then it takes jobs.
 
         The pool works from a copy of the file, which may change from then on. Models in service
@@ -143,6 +150,7 @@ class Pool:
             model: with as many rows as may run together; where the model does not allow it, one.
             file: an .onnx or .ebundle file, or a recording of `core.schedule.replay`.
             sha256: as `hash_model` gives it; "" takes what is there.
+            after: is waited for before workers are asked, while the file is copied.
         Returns:
             one for each worker.
         Raises:
@@ -152,7 +160,7 @@ class Pool:
         if model.key in self._fleet.entries or self._fleet.is_closed:
             what = "the pool is closed" if self._fleet.is_closed else "it is loaded already"
             raise ValueError(f"model {model.key!r} cannot be loaded: {what}")
-        entry, told = await self._fleet.load(model, file, sha256)
+        entry, told = await self._fleet.load(model, file, sha256, after)
         self._limit(entry, told)
         self.scheduler.set_model(entry.model, time.monotonic())
         self._advance()

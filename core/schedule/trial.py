@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from math import inf
 from statistics import median
 from typing import Any
 
@@ -23,10 +24,10 @@ FILLS = ("zeros", "ones", "random")
 MIXING_TOLERANCE = {"float32": 1e-3}
 ROUGH_TOLERANCE = 3e-2
 # For measuring all batch sizes; what is not reached is left to the scheduler to learn.
-MEASURE_S = 0.25
+MEASURE_S = 0.15
 REPEATS = 5
 # Of a run: a start does not wait for many of these.
-LONG_S = 0.02
+LONG_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Samples:
     inputs: tuple[Tensor, ...]
     fill: str
     axis_size: int
+    # What came of one row of them.
+    outputs: Arrays = field(default_factory=dict, repr=False, compare=False)
 
     def rows(self, num_rows: int, fill: str = "") -> dict[str, np.ndarray]:
         """Inputs with so many rows on the first axis, where the model leaves it open."""
@@ -94,7 +97,7 @@ def find_samples(
                 continue
             bad = [name for name, value in outputs.items() if not _is_finite(value)]
             if not bad:
-                return samples
+                return replace(samples, outputs=outputs)
             reason = reason or f"{fill} make output {bad[0]!r} NaN or infinite"
     raise ValueError(f"the self-test failed: {reason}")
 
@@ -103,7 +106,23 @@ def _is_finite(value: np.ndarray) -> bool:
     return value.dtype.kind != "f" or bool(np.isfinite(value).all())
 
 
-def batch_obstacle(pipeline: Pipeline, samples: Samples) -> str:
+@dataclass
+class Timed:
+    """Runs a pipeline and remembers what one row took at least."""
+
+    predict: Callable[[Arrays], dict[str, np.ndarray]]
+    row_s: float = inf
+
+    def __call__(self, arrays: Arrays, rows: int = 1) -> dict[str, np.ndarray]:
+        """Outputs by name."""
+        start = time.perf_counter()
+        outputs = self.predict(arrays)
+        if rows == 1:
+            self.row_s = min(self.row_s, time.perf_counter() - start)
+        return outputs
+
+
+def batch_obstacle(pipeline: Pipeline, samples: Samples, run: Timed) -> str:
     """Why rows of different requests may not run together; "" if they may.
 
     It is tried: two and three rows together must give what each gives alone; where a run is long,
@@ -120,13 +139,12 @@ def batch_obstacle(pipeline: Pipeline, samples: Samples) -> str:
     rows = samples.rows(3, "random")
 
     def predict(start: int, end: int) -> dict[str, np.ndarray]:
-        return pipeline.predict({name: array[start:end] for name, array in rows.items()})
+        part = {name: array[start:end] for name, array in rows.items()}
+        return run(part, rows=end - start)
 
     try:
-        start = time.perf_counter()
-        alone = [predict(0, 1)]
-        counts = (2, 3) if time.perf_counter() - start < LONG_S else (2,)
-        alone += [predict(at, at + 1) for at in range(1, counts[-1])]
+        counts = (2, 3) if run.row_s < LONG_S else (2,)
+        alone = [predict(at, at + 1) for at in range(counts[-1])]
         together = {count: predict(0, count) for count in counts}
     except ValueError as error:
         return f"it does not take several rows: {error}"
@@ -149,8 +167,10 @@ def _is_close(found: np.ndarray, wanted: np.ndarray, tolerance: float) -> bool:
     return bool(np.allclose(found, wanted, rtol=0, atol=tolerance * scale, equal_nan=True))
 
 
-def measure(pipeline: Pipeline, samples: Samples, max_batch: int) -> dict[int, float]:
-    """Seconds of a warm run, by rows: 1, 2, 4, ... up to `max_batch`."""
+def measure(samples: Samples, max_batch: int, run: Timed) -> dict[int, float]:
+    """Seconds of a warm run, by rows: 1, 2, 4, ... up to `max_batch`; long ones of one row only."""
+    if run.row_s >= LONG_S:
+        return {1: run.row_s}
     seconds: dict[int, float] = {}
     end = time.perf_counter() + MEASURE_S
     sizes = [1 << power for power in range(max_batch.bit_length())]
@@ -159,10 +179,10 @@ def measure(pipeline: Pipeline, samples: Samples, max_batch: int) -> dict[int, f
             break
         sample = samples.rows(rows)
         taken: list[float] = []
-        pipeline.predict(sample)
+        run(sample, rows)
         while len(taken) < REPEATS and (not taken or time.perf_counter() < end):
             start = time.perf_counter()
-            pipeline.predict(sample)
+            run(sample, rows)
             taken.append(time.perf_counter() - start)
         seconds[rows] = median(taken)
     return seconds
@@ -176,13 +196,14 @@ def describe(pipeline: Pipeline, max_batch: int) -> dict[str, Any]:
     """
     facts = pipeline.backend.facts
     seconds: dict[int, float] = {}
+    run = Timed(pipeline.predict)
     try:
-        samples = find_samples(pipeline.inputs, pipeline.predict)
+        samples = find_samples(pipeline.inputs, run)
     except ValueError as error:
         obstacle = str(error)
     else:
-        obstacle = batch_obstacle(pipeline, samples) if max_batch > 1 else ""
-        seconds = measure(pipeline, samples, 1 if obstacle else max_batch)
+        obstacle = batch_obstacle(pipeline, samples, run) if max_batch > 1 else ""
+        seconds = measure(samples, 1 if obstacle else max_batch, run)
     return {
         "backend": facts.backend,
         "runtime": facts.runtime,

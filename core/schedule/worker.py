@@ -91,6 +91,10 @@ class Worker:
             send_all(self._connection, parts)
 
     def _change(self) -> None:
+        from core.schedule.model_file import import_likely_runtime
+
+        # While the parent still reads the file: its first model waits for these.
+        import_likely_runtime(self._settings["target"])
         while True:
             frame = self._changes.get()
             if frame.op == "load":

@@ -176,15 +176,19 @@ class Loader:
             self._starting = asyncio.create_task(self._crew.start())
         return self._starting
 
-    async def _load_in_workers(self, key: str, content: Content) -> LoadedModel:
+    async def _wait_for_workers(self) -> None:
         await asyncio.shield(self._start_crew())
+        if not await self._crew.wait_ready(time.monotonic() + START_S):
+            raise ValueError(f"no worker came up within {START_S:g} s; see what they logged")
+
+    async def _load_in_workers(self, key: str, content: Content) -> LoadedModel:
         pool = self._crew.pool
         model = Model(key, self._config.max_batch, slo_s=self._config.slo_ms / 1e3)
         for attempt in range(LOAD_TRIES):
-            if not await self._crew.wait_ready(time.monotonic() + START_S):
-                raise ValueError(f"no worker came up within {START_S:g} s; see what they logged")
             try:
-                told = await pool.load(model, content.path, content.sha256)
+                told = await pool.load(
+                    model, content.path, content.sha256, after=self._wait_for_workers
+                )
             except ValueError as error:
                 if attempt == LOAD_TRIES - 1 or not isinstance(error.__cause__, Gone):
                     raise

@@ -21,8 +21,9 @@ from edge.pipeline import Pipeline, check_inputs
 
 # As a manifest names things; it stands in URLs and in metrics.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-# A larger file is no model of INLINE_S; it is not opened in the server's process to find that out.
-MAX_INLINE_BYTES = 32 << 20
+# A larger file is no model of INLINE_S, for its weights alone take longer to read; it is not opened
+# in the server's process to find that out, and its workers start at once.
+MAX_INLINE_BYTES = 8 << 20
 TRIES = 20
 # File systems tell times in steps; what was written this long ago can be told from a later write.
 GRAIN_NS = 50_000_000
