@@ -1,4 +1,4 @@
-# Two commands for a newcomer: `make fraud` and `make test`. Each works alone from a bare clone.
+# For a newcomer: `make fraud`, `make medical`, `make test`. Each works alone from a bare clone.
 # ARGS goes to the command: make fraud ARGS=trainer=smoke, make test ARGS='-k fold'.
 
 PYTHON ?= python3
@@ -8,8 +8,9 @@ BUILD_KERNELS := .venv/bin/python -m kernels.build
 BUILD_SETTINGS := pyproject.toml hatch_build.py kernels/build.py
 # What is installed already; the smaller set if nothing is.
 INSTALLED := $(firstword $(wildcard .venv/.dev .venv/.fraud) .venv/.fraud)
+NEWEST_MEDICAL = $$(ls -d runs/medical/* | tail -n 1)
 
-.PHONY: help fraud serve monitor first-bundle test test-slow lint bench zoo kernels aarch64 system lock clean
+.PHONY: help fraud medical serve monitor first-bundle signing-key test test-slow lint bench zoo kernels aarch64 system lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1|/p' Makefile | column -t -s '|'
@@ -17,6 +18,15 @@ help:
 fraud: .venv/.fraud ## train the fraud model, compare it with its baselines, write a report
 	@$(BUILD_KERNELS)
 	.venv/bin/python -m kits.fraud.train $(ARGS)
+
+# ARGS goes to both trainings: make medical ARGS=trainer=smoke.
+medical: .venv/.medical ## simulated chest CTs: a teacher, a student distilled from it, reports, a bundle
+	@$(BUILD_KERNELS)
+	.venv/bin/python -m kits.medical.train $(ARGS)
+	.venv/bin/python -m kits.medical.distill teacher="$(NEWEST_MEDICAL)" $(ARGS)
+	@$(MAKE) --no-print-directory signing-key
+	.venv/bin/python -m kits.medical.export run="$(NEWEST_MEDICAL)" target="$$(uname -m)"
+	@cat "$(NEWEST_MEDICAL)/summary.txt"
 
 # Without any bundle, a small run is trained, a key made and the bundle exported first.
 serve: $(INSTALLED) ## serve the newest fraud bundle and print curl lines to try
@@ -29,8 +39,11 @@ monitor: $(INSTALLED) ## Prometheus with the alert rules, for a service on 127.0
 
 first-bundle: $(INSTALLED)
 	.venv/bin/python -m kits.fraud.train trainer=smoke
-	@ls "$${DEEPKITS_HOME:-$$HOME/.config/deepkits}"/keys/*.key >/dev/null 2>&1 || .venv/bin/python -m edge.keys new
+	@$(MAKE) --no-print-directory signing-key
 	.venv/bin/python -m kits.fraud.export run="$$(ls -d runs/fraud/* | tail -n 1)" target="$$(uname -m)"
+
+signing-key:
+	@ls "$${DEEPKITS_HOME:-$$HOME/.config/deepkits}"/keys/*.key >/dev/null 2>&1 || .venv/bin/python -m edge.keys new
 
 test: .venv/.dev aarch64 ## the default tests
 	@$(BUILD_KERNELS)

@@ -17,18 +17,23 @@ from core.compress.trial import count_module_flops
 from core.kit import Task
 from core.train.run import Run, write_atomic
 from core.train.trainer import Trainer
+from kits.medical.answers_file import read_answers
 from kits.medical.config import DistillRunConfig
 from kits.medical.data.case import Cases
 from kits.medical.data.load import open_cases
 from kits.medical.distill_config import CONTROLS
+from kits.medical.evaluation import asked_of
+from kits.medical.headline import write_headline
 from kits.medical.looking import Looker, look_at
 from kits.medical.model import UNet, build_network, fold_batch_norm
+from kits.medical.model_config import TeacherConfig
 from kits.medical.network import Network
 from kits.medical.retention import Answers, retention_metrics
 from kits.medical.smoke import shrink
+from kits.medical.stages import stage
 from kits.medical.task import MedicalTask
 from kits.medical.trained import load_module, load_run_network, read_facts
-from kits.medical.training import finish_run
+from kits.medical.training import finish_run, prepare
 from kits.medical.validation import crop_metrics
 
 FLOP_SIZE = 64  # voxels along each axis of the sample whose operations are counted
@@ -65,6 +70,7 @@ def distill_run(cfg: DistillRunConfig) -> Path:
     check_teacher(cfg, facts)
     cases = open_cases(cfg.data)
     run = Run.create("medical", cfg, cfg.trainer.runs_dir)
+    prepare(cases, cfg)
     task = MedicalTask(cases, cfg)
     with distill(task, teacher, cfg.distill) as distilled:
         took = _fit(distilled, cfg, run.path)
@@ -73,8 +79,11 @@ def distill_run(cfg: DistillRunConfig) -> Path:
         if name in cfg.controls:
             controls[name] = _fit_control(name, task, cfg, run.path, (took, controls))
     if run.is_writer:
-        finish_run(run, task, cases, cfg)
-        write_retention(run, cases, cfg, took, controls)
+        metrics = finish_run(run, task, cases, cfg)
+        metrics |= write_retention(run, cases, cfg, took, controls)
+        run.write_metrics(metrics)
+        text = write_headline(run.path, metrics, is_smoke=cfg.trainer.smoke)
+        print(text, end="")
     return run.path
 
 
@@ -101,34 +110,54 @@ def write_retention(
 ) -> dict[str, float]:
     """Compare teacher, student and controls on the test split.
 
-    Writes retention.json, report_retention.html, and the same numbers into metrics.json.
+    Writes retention.json and report_retention.html.
+
+    Returns:
+        the same numbers as keys of metrics.json: with `retention.` before.
     """
     from kits.medical.retention_report import write_retention_report
 
     source = Path(cfg.teacher)
-    lookers = [_looker(source), _looker(run.path)]
-    lookers += [_control_looker(control.task, cfg) for control in controls.values()]
-    names = cases.names("test")
-    teacher, *others = (Answers.of(look_at(cases, names, looker)) for looker in lookers)
-    found = retention_metrics(teacher, others[0])
-    sizes = {"teacher": load_module(source), "student": load_module(run.path)}
-    for who, module in sizes.items():
-        found[f"{who}.num_parameters"] = sum(p.numel() for p in module.parameters())
-        found[f"{who}.flop_per_voxel"] = flop_per_voxel(module)
-    for what in ("num_parameters", "flop_per_voxel"):
-        found[f"{what}_ratio"] = found[f"teacher.{what}"] / found[f"student.{what}"]
+    is_shown = cfg.trainer.progress
+    teacher, student = (_answers(path, cases, is_shown) for path in (source, run.path))
+    found = retention_metrics(teacher, student)
+    found |= _sizes({"teacher": load_module(source), "student": load_module(run.path)})
     found |= {"steps": took.steps, "cpu_s": took.cpu_s}
-    for (name, control), seen in zip(controls.items(), others[1:], strict=True):
+    for name, control in controls.items():
+        seen = _look(_control_looker(control.task, cfg), cases, f"control {name}", is_shown)
         kept = retention_metrics(teacher, seen)
         kept |= {"steps": control.took.steps, "cpu_s": control.took.cpu_s}
         found |= {f"controls.{name}.{key}": value for key, value in kept.items()}
     write_atomic(run.path / "retention.json", json.dumps(found, indent=2) + "\n")
-    path = run.path / "metrics.json"
-    metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    metrics |= {f"retention.{key}": value for key, value in found.items()}
-    run.write_metrics(metrics)
     write_retention_report(run.path, found, cfg, cases)
+    return {f"retention.{key}": value for key, value in found.items()}
+
+
+def _sizes(networks: Mapping[str, UNet]) -> dict[str, float]:
+    """Parameters and operations of teacher and student, and of the teacher's published size."""
+    with torch.device("meta"):
+        published = UNet(TeacherConfig())
+    found: dict[str, float] = {}
+    for who, module in {**networks, "published": published}.items():
+        found[f"{who}.num_parameters"] = sum(p.numel() for p in module.parameters())
+        found[f"{who}.flop_per_voxel"] = flop_per_voxel(module)
+    for what in ("num_parameters", "flop_per_voxel"):
+        for who, prefix in (("teacher", ""), ("published", "published_")):
+            found[f"{prefix}{what}_ratio"] = found[f"{who}.{what}"] / found[f"student.{what}"]
     return found
+
+
+def _answers(run: Path, cases: Cases, is_shown: bool) -> Answers:
+    """Of a run's network to the test split, as its evaluation kept them or asked for now."""
+    asked = asked_of(run, cases, "test", is_mirrored=True)
+    if (kept := read_answers(run, asked)) is not None:
+        return kept
+    return _look(_looker(run), cases, run.name, is_shown)
+
+
+def _look(looker: Looker, cases: Cases, who: str, is_shown: bool) -> Answers:
+    with stage(f"looking at test cases, {who}", is_shown=is_shown) as told:
+        return Answers.of(look_at(cases, cases.names("test"), looker, told))
 
 
 @torch.no_grad()

@@ -19,21 +19,16 @@ if TYPE_CHECKING:
 def evaluate(cfg: EvaluateConfig) -> None:
     """Look at every case of a split, print the numbers, write metrics.json and report.html."""
     from rich.console import Console
-    from rich.progress import Progress
 
     from kits.medical.data.load import open_cases
     from kits.medical.evaluation import REPORT_FILE, evaluate_run
+    from kits.medical.stages import stage
 
     console = Console()
     output = Path(cfg.output) if cfg.output else Path(cfg.run)
     try:
         cases = open_cases(cfg.data)
-        with Progress(console=console, transient=True) as progress:
-            bar = progress.add_task("cases", total=None)
-
-            def told(done: int, total: int, name: str) -> None:
-                progress.update(bar, completed=done, total=total, description=name)
-
+        with stage("looking at cases") as told:
             metrics = evaluate_run(
                 Path(cfg.run), cases, cfg.split, output, is_mirrored=cfg.mirrored, told=told
             )

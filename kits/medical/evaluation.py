@@ -15,6 +15,7 @@ Training ends with the same `evaluate_run`. Flat keys of metrics.json:
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,12 +26,12 @@ import numpy as np
 
 from core.kit import Split
 from core.train.run import write_atomic
+from kits.medical.answers_file import question, write_answers
 from kits.medical.data.case import Cases
 from kits.medical.looking import (
     Drawn,
     Looker,
     Seen,
-    Told,
     consensus_volume_mm3,
     look_at,
     reader_volumes_mm3,
@@ -46,6 +47,8 @@ from kits.medical.metrics.human_normalised import (
     human_normalised,
 )
 from kits.medical.metrics.volumes import Volumes, volume_metrics
+from kits.medical.retention import Answers
+from kits.medical.stages import Told, tell_nobody
 
 METRICS_FILE, REPORT_FILE = "metrics.json", "report.html"
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -70,9 +73,9 @@ def evaluate_run(
     output: Path | None = None,
     *,
     is_mirrored: bool = True,
-    told: Told | None = None,
+    told: Told = tell_nobody,
 ) -> dict[str, Any]:
-    """Compute metrics.json and report.html of a run.
+    """Compute metrics.json and report.html of a run, and keep its answers.
 
     Args:
         run: folder of a finished training run.
@@ -107,9 +110,21 @@ def evaluate_run(
     metrics = {**about, **found.metrics}
     folder = output or run
     folder.mkdir(parents=True, exist_ok=True)
+    write_answers(folder, Answers.of(seen), asked_of(run, cases, split, is_mirrored=is_mirrored))
     write_atomic(folder / METRICS_FILE, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     write_report(folder / REPORT_FILE, replace(found, metrics=metrics), run, facts)
     return metrics
+
+
+def asked_of(run: Path, cases: Cases, split: str, *, is_mirrored: bool) -> dict[str, Any]:
+    """Which question the answers of an evaluation belong to."""
+    from kits.medical.trained import FACTS
+
+    # Holds the validation numbers, so that another training has another.
+    network = hashlib.sha256((run / FACTS).read_bytes()).hexdigest()
+    return question(
+        data_sha256=cases.fingerprint, split=split, network=network, is_mirrored=is_mirrored
+    )
 
 
 def names_of(cases: Cases, split: str) -> list[str]:

@@ -6,7 +6,7 @@ patches; what it finds by itself is judged by FROC, and once more by the masks o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,11 +22,11 @@ from kits.medical.metrics.dice import consensus_of
 from kits.medical.metrics.froc import ScanResult, Target, match
 from kits.medical.metrics.human_normalised import Outlines
 from kits.medical.sampling import centre_of, predict_patch, texture_class
+from kits.medical.stages import Told, tell_nobody
 
 LEAST_SCORE = 0.01  # low enough for the curve's end at 8 false positives per scan
 INCLUDED_SHARE = 0.75  # of a source's readers, as LUNA16 asks for 3 of 4
 PICTURE_MM = 22.0  # around a nodule, on each side
-Told = Callable[[int, int, str], None]  # cases done, of all, the next one's name
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Seen:
     notes: list[str] = field(default_factory=list)
 
 
-def look_at(cases: Cases, names: Sequence[str], looker: Looker, told: Told | None = None) -> Seen:
+def look_at(cases: Cases, names: Sequence[str], looker: Looker, told: Told = tell_nobody) -> Seen:
     """Look at cases, one after the other.
 
     Args:
@@ -87,8 +87,7 @@ def look_at(cases: Cases, names: Sequence[str], looker: Looker, told: Told | Non
     """
     seen = Seen()
     for number, name in enumerate(names):
-        if told:
-            told(number, len(names), name)
+        told(number, len(names), name)
         case = cases.load(name)
         try:
             _look(case, cases.max_readers, looker, seen)

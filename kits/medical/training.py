@@ -14,13 +14,16 @@ from kits.medical.augment import plain_sample
 from kits.medical.config import MedicalTrainConfig
 from kits.medical.data.case import Cases
 from kits.medical.data.load import open_cases
+from kits.medical.data.making import make_cases
 from kits.medical.evaluation import evaluate_run
 from kits.medical.findings import TEXTURES
+from kits.medical.headline import write_headline
 from kits.medical.infer.find import find_nodules
 from kits.medical.looking import Looker, scan_result
 from kits.medical.metrics.froc import froc, threshold_at
 from kits.medical.scale import COARSE_MM, FINE_SLICE_MM, THICKEST_MM
 from kits.medical.smoke import shrink
+from kits.medical.stages import Told, stage, tell_nobody
 from kits.medical.task import MedicalTask
 from kits.medical.trained import FACTS, SAMPLES, load_run_network
 from kits.medical.validation import crop_metrics
@@ -43,32 +46,51 @@ def train_run(cfg: MedicalTrainConfig) -> Path:
     cfg = shrink(cfg)
     cases = open_cases(cfg.data)
     run = Run.create("medical", cfg, cfg.trainer.runs_dir)
+    prepare(cases, cfg)
     task = MedicalTask(cases, cfg)
     Trainer(task, cfg, run_dir=run.path).fit()
     if run.is_writer:
-        finish_run(run, task, cases, cfg)
+        metrics = finish_run(run, task, cases, cfg)
+        text = write_headline(run.path, metrics, is_smoke=cfg.trainer.smoke)
+        print(text, end="")
     return run.path
 
 
-def finish_run(run: Run, task: MedicalTask, cases: Cases, cfg: MedicalTrainConfig) -> None:
+def prepare(cases: Cases, cfg: MedicalTrainConfig) -> None:
+    """Make what has to be made of the data before it is read."""
+    with stage("simulating scans", is_shown=cfg.trainer.progress) as told:
+        make_cases(cases, ("train", "validation", "test"), told)
+
+
+def finish_run(
+    run: Run, task: MedicalTask, cases: Cases, cfg: MedicalTrainConfig
+) -> dict[str, Any]:
     """Write what a run is worth and what is needed to use it.
 
     model/model.json, model/samples.npz (real inputs, which stay in the run), data.json,
-    metrics.json, report.html.
+    metrics.json, report.html, answers.json.
+
+    Returns:
+        the content of metrics.json.
     """
     record_data(run, cases)
     network = load_run_network(run.path)
     found = crop_metrics(network, task.crops["validation"], cfg.sampling)
     looker = Looker(network, cfg.model.multiple, found.get("mask_threshold", 0.5))
-    found["threshold"] = score_threshold(cases, looker)
+    is_shown = cfg.trainer.progress
+    with stage("choosing the threshold", is_shown=is_shown) as told:
+        found["threshold"] = score_threshold(cases, looker, told)
     write_model(run, task, cases, cfg, found)
-    evaluate_run(run.path, cases, "test")
+    with stage("looking at test cases", is_shown=is_shown) as told:
+        return evaluate_run(run.path, cases, "test", told=told)
 
 
-def score_threshold(cases: Cases, looker: Looker) -> float:
+def score_threshold(cases: Cases, looker: Looker, told: Told = tell_nobody) -> float:
     """The lowest score that gives at most FP_PER_SCAN false positives on validation scans."""
     scans = []
-    for name in cases.names("validation")[:MAX_SCANS]:
+    names = cases.names("validation")[:MAX_SCANS]
+    for number, name in enumerate(names):
+        told(number, len(names), name)
         case = cases.load(name)
         if case.extent == "scan":
             found = find_nodules(case.volume, looker.network, looker.settings())
