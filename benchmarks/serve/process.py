@@ -146,6 +146,8 @@ def running(
     mark = uuid.uuid4().hex
     variables = {**os.environ, **QUIET, **(environment or {}), MARK: mark}
     with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as folder:
+        # Its modules stay compiled, as those of an installed package are.
+        variables.pop("PYTHONDONTWRITEBYTECODE", None)
         # What a server leaves behind goes with the folder.
         variables |= {"TMPDIR": folder, "RAY_TMPDIR": folder}
         allowed = os.sched_getaffinity(0)

@@ -142,7 +142,8 @@ def _outputs(
     one = samples.outputs
     batch = batch_axis(samples.inputs)
     more: Mapping[str, np.ndarray] = {}
-    if batch:
+    # Whether it is right where all are said to have it, `batch_obstacle` sees.
+    if batch and not all(value.shape and value.shape[0] == batch for value in found):
         try:
             more = backend.run(samples.rows(2))
         except ValueError:

@@ -74,6 +74,20 @@ async def test_a_model_that_kills_the_worker_is_refused_and_the_worker_replaced(
 
 
 @in_loop
+async def test_what_a_load_waited_for_in_vain_leaves_no_copy(linear):
+    async with running_pool(1, []) as pool:
+
+        async def fail():
+            raise ValueError("no worker came up")
+
+        with pytest.raises(ValueError, match="no worker came up"):
+            await pool.load(Model("linear@1", 4), linear, "", after=fail)
+        folder = pool._fleet._kept.folder
+        assert list(folder.rglob(linear.name)) == []
+        assert await pool.load(Model("linear@1", 4), linear, "")
+
+
+@in_loop
 async def test_a_replaced_worker_has_the_version_in_service_not_the_file_on_disk(linear):
     async with running_pool(1, [("linear@1", linear, 4)]) as pool:
         linear.write_bytes(b"something else by now")

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from core.schedule.kept import PREFIX, Kept
 from core.schedule.model_file import hash_model, open_model
 from core.schedule.trial import describe
+from edge.backends.onnxruntime import OrtBackend
 from edge.onnx_file import onnx_signature
 
 
@@ -183,15 +184,44 @@ def test_rows_of_others_are_joined_only_where_that_was_tried(path, nodes, given,
     assert [rows for rows, _ in told["seconds"]][:1] == [1]
 
 
-def test_a_model_that_takes_zeros_badly_is_tried_with_other_numbers(path):
+def test_a_model_that_takes_some_numbers_badly_is_tried_with_others(path):
     nodes = [helper.make_node("Log", ["x"], ["y"])]
     model = save(path, nodes, [value("x", ["n"])], [value("y", ["n"])])
     assert open_model(model, "").outputs[0].shape == ("n",)
     none = numpy_helper.from_array(np.zeros(1, np.float32), "none")
     nodes = [helper.make_node("Div", ["x", "none"], ["y"])]
     model = save(path, nodes, [value("x", ["n"])], [value("y", ["n"])], [none])
-    with pytest.raises(ValueError, match=r"m\.onnx: the self-test failed: zeros make output 'y'"):
+    with pytest.raises(ValueError, match=r"m\.onnx: the self-test failed: random make output 'y'"):
         open_model(model, "")
+
+
+def test_a_long_run_is_tried_few_times(path, monkeypatch):
+    monkeypatch.setattr("core.schedule.trial.LONG_S", 0.0)
+    runs, real = [], OrtBackend.run
+
+    def run(self, inputs):
+        runs.append(len(inputs["x"]))
+        return real(self, inputs)
+
+    monkeypatch.setattr(OrtBackend, "run", run)
+    weights = numpy_helper.from_array(np.ones((3, 2), np.float32), "w")
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    model = save(path, nodes, [value("x", ["n", 3])], [value("y", ["n", 2])], [weights])
+    told = describe(open_model(model, ""), 32)
+    assert (told["max_batch"], told["obstacle"]) == (32, "")
+    assert [rows for rows, _ in told["seconds"]] == [1]
+    # The file's self-test, a warm run, another row, both together.
+    assert runs == [1, 1, 1, 2]
+
+
+def test_inputs_of_one_shape_are_tried_with_different_numbers(path):
+    # The difference of equal inputs is zero however rows are mixed.
+    mean = helper.make_node("ReduceMean", ["d"], ["m"], axes=[0])
+    nodes = [helper.make_node("Sub", ["a", "b"], ["d"]), mean,
+             helper.make_node("Add", ["d", "m"], ["y"])]  # fmt: skip
+    ends = [value("a", ["n", 3]), value("b", ["n", 3])], [value("y", ["n", 3])]
+    told = describe(open_model(save(path, nodes, *ends), ""), 4)
+    assert told["obstacle"] == "output 'y' of a row depends on the other rows"
 
 
 def test_an_image_model_with_open_sizes_is_tried_with_a_size_that_it_takes(path):
