@@ -82,12 +82,15 @@ class _Job:
 def _report(cfg: ReportConfig) -> Path:
     started = time.perf_counter()
     job = _check(cfg)
+    seconds = {"opening": _since(started)}
     with _bar(has_prior=_is_scan(job.prior)) as stage:
         scan = _read(Path(cfg.scan), cfg.series, job, stage("reading the scan", "read"))
+        seconds["reading"] = _since(started) - seconds["opening"]
         prior = _prior(job, scan, stage)
         findings = _find(scan, job, stage("searching the scan", "find"))
         study = build_study(scan.volume, findings, _context(scan, job), prior)
-        study = replace(study, seconds={**study.seconds, "until_writing": _since(started)})
+        seconds |= {**study.seconds, "until_writing": _since(started)}
+        study = replace(study, seconds=seconds)
         with _whole_or_nothing(job.output) as folder:
             box = lung_box(findings.grid, findings.lung_window)
             _write(study, scan, box, job, folder, stage("writing", "write"))
