@@ -12,6 +12,7 @@ from kits.medical.sampling_config import LEAST_DEEPEST
 ConfigT = TypeVar("ConfigT", bound=MedicalTrainConfig)
 
 NUM_CASES = 2
+WARMUP_STEPS = 2  # at most: a run of a few steps ends before a long warm-up does
 PIXEL_MM, SLICE_MM = 3.0, 1.5
 PHANTOM_SHAPE = (24, 64, 96)
 
@@ -35,4 +36,5 @@ def shrink(cfg: ConfigT) -> ConfigT:
             data, num_train=NUM_CASES, num_validation=1, num_test=1,
             pixel_mm=PIXEL_MM, slice_mm=SLICE_MM, shape=PHANTOM_SHAPE,
         )  # fmt: skip
-    return replace(cfg, sampling=sampling, data=data)
+    optim = replace(cfg.optim, warmup_steps=min(WARMUP_STEPS, cfg.optim.warmup_steps))
+    return replace(cfg, sampling=sampling, data=data, optim=optim)
