@@ -13,6 +13,7 @@ from typing import Any
 
 from core.schedule.costs import CostTable
 from core.schedule.deepflow import DeepFlow
+from core.schedule.job import Job, Refusal
 from core.schedule.pool import LoadedModel, Pool, WorkerSpec
 from core.serve.autoscale import Autoscaler, Load, ScaleRule
 from core.serve.config import ServeConfig
@@ -105,6 +106,12 @@ class Crew:
         wanted = self.scaler.nudge(time.monotonic(), change)
         self._adjust()
         return wanted
+
+    def refuse(self, job: Job) -> Refusal | None:
+        """Why the pool would not take a request, where others wait already."""
+        if not self.pool.num_waiting:
+            return None
+        return self._scheduler.refuse(job, job.arrived_s)
 
     def note_refusal(self) -> None:
         """A request was turned away because as many wait as may."""

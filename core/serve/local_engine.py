@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from core.schedule.job import Job, Refusal
 from core.schedule.pool import Expired, Failed, Lost, Refused
 from core.serve.catalogue import Catalogue, Version
 from core.serve.config import ServeConfig
@@ -142,15 +143,18 @@ class LocalEngine:
     def infer_now(self, call: Call) -> Answer | None:
         """The answer of a model that computes here and now; None: ask `infer`.
 
+        Under overload most requests are turned away; that is known here as well.
+
         Raises:
             ServeError: the subclass says what happened.
         """
         if self._state != "ready":
             return None
         version = self._catalogue.find(call.model, call.version)
-        if version.pipeline is None:
-            return None
         rows = version.description.check(call.inputs)
+        if version.pipeline is None:
+            self._refuse_in_vain(version, call, rows)
+            return None
         return self._compute(version, call, rows) if rows <= version.block_rows else None
 
     def _compute(self, version: Version, call: Call, rows: int, queue_s: float = 0.0) -> Answer:
@@ -186,12 +190,32 @@ class LocalEngine:
         self._metrics.batch(version.key, rows, (started - asked,), seconds, INLINE)
         return Answer(outputs, version.name, version.version, started - asked, seconds, rows)
 
-    async def _compute_in_worker(self, version: Version, call: Call, rows: int) -> Answer:
-        timeout_s, now = self._timeout_s(call), time.monotonic()
-        congestion = self._crew.congestion
-        is_bounded = call.timeout_s is None and congestion.is_standing(now)
+    def _refuse_in_vain(self, version: Version, call: Call, rows: int) -> None:
+        """Turn away what the workers could not answer in time."""
+        now = time.monotonic()
+        timeout_s, is_bounded = self._bound(call, now)
+        job = Job(version.key, now, now + timeout_s, rows, call.priority, call.tenant)
+        refusal = self._crew.refuse(job)
+        if refusal is not None and refusal.reason != "unknown":
+            raise self._refused(refusal, call, now, is_bounded=is_bounded)
+
+    def _bound(self, call: Call, now: float) -> tuple[float, bool]:
+        """How long an answer may take; whether that is so for the queue's sake."""
+        timeout_s, congestion = self._timeout_s(call), self._crew.congestion
+        if call.timeout_s is None and congestion.is_standing(now):
+            return min(timeout_s, congestion.bound_s), True
+        return timeout_s, False
+
+    def _refused(self, refusal: Refusal, call: Call, now: float, *, is_bounded: bool) -> Overloaded:
+        if refusal.reason == "full":
+            self._crew.note_refusal()
         if is_bounded:
-            timeout_s = min(timeout_s, congestion.bound_s)
+            self._crew.congestion.refused(now)
+        return Overloaded(_REFUSALS[refusal.reason].format(call.model), refusal.retry_after_s)
+
+    async def _compute_in_worker(self, version: Version, call: Call, rows: int) -> Answer:
+        now = time.monotonic()
+        timeout_s, is_bounded = self._bound(call, now)
         deadline_s = now + timeout_s
         self._crew.wake()
         try:
@@ -206,14 +230,10 @@ class LocalEngine:
         except Refused as refused:
             if refused.refusal.reason == "unknown":
                 return await self._ask_newer(version, call)
-            if refused.refusal.reason == "full":
-                self._crew.note_refusal()
-            if is_bounded:
-                congestion.refused(now)
-            raise _refusal(refused, call.model) from None
+            raise self._refused(refused.refusal, call, now, is_bounded=is_bounded) from None
         except Expired:
             if is_bounded:
-                congestion.refused(now)
+                self._crew.congestion.refused(now)
                 raise Overloaded(f"{call.model}: too many requests wait; come again", 1.0) from None
             raise _late(call, timeout_s) from None
         except Lost as error:
@@ -259,8 +279,3 @@ _REFUSALS = {
     "late": "{}: the deadline cannot be met; come again or wait longer",
     "tenant": "{}: too many requests of this token wait; come again",
 }
-
-
-def _refusal(refused: Refused, model: str) -> Overloaded:
-    refusal = refused.refusal
-    return Overloaded(_REFUSALS[refusal.reason].format(model), refusal.retry_after_s)

@@ -432,7 +432,9 @@ class AnyOrder(RuleBasedStateMachine):
         size = min(size, self.limits[model])
         self.num += 1
         job = Job(model, self.now, self.now + patience, size, priority, tenant, payload=self.num)
+        foretold = self.scheduler.refuse(job, self.now)
         refusal = self.scheduler.submit(job, self.now)
+        assert foretold == refusal
         if refusal is None:
             self.waiting.add(job)
         else:

@@ -152,7 +152,11 @@ def test_more_than_may_wait_are_sent_away_with_a_time_to_come_back(tmp_path):
             with pytest.raises(Overloaded) as refused:
                 await engine.infer(slow_call(1))
             assert refused.value.retry_after_s > 0
+            # Known without a task of its own, too.
+            with pytest.raises(Overloaded):
+                engine.infer_now(slow_call(1))
             assert [answer.outputs["y"][0] for answer in await asyncio.gather(*waiting)] == [1] * 3
+            assert engine.infer_now(slow_call(1)) is None
 
     asyncio.run(run())
 
