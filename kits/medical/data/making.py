@@ -43,9 +43,14 @@ def make_cases(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context) as pool:
         waiting = [pool.submit(_make, cases.cfg, name) for name in names]
-        for done, ready in enumerate(as_completed(waiting), start=1):
-            ready.result()
-            told(done, len(names), "simulated scans")
+        try:
+            for done, ready in enumerate(as_completed(waiting), start=1):
+                ready.result()
+                told(done, len(names), "simulated scans")
+        except BaseException:
+            # Else leaving the block waits for all of them.
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _make(cfg: PhantomData, name: str) -> None:
