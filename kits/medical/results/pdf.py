@@ -209,8 +209,13 @@ class _Pages:
             ]
             rows.append([self._text(text, "small") for text in texts])
         fixed, last = [0.035, 0.125, 0.085, 0.155, 0.16], [0.09, 0.05]
-        rest = (1 - sum(fixed) - sum(last)) / max(1, len(sets))
-        return _grid(rows, [*fixed, *[rest] * len(sets), *last])
+        # No code is broken: each set gets room by its longest word.
+        longest = [
+            max(len(name), *(len(nodule.categories[at].code) for nodule in self._study.nodules))
+            for at, name in enumerate(sets)
+        ]
+        rest = 1 - sum(fixed) - sum(last)
+        return _grid(rows, [*fixed, *(rest * size / sum(longest) for size in longest), *last])
 
     def _nodule(self, nodule: Nodule) -> list[Flowable]:
         say, sizes = self._say, nodule.measures

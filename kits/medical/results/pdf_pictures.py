@@ -25,6 +25,7 @@ WINDOW_HU = (-1350.0, 150.0)  # lung window: level -600, width 1500
 OUTLINE = (255, 210, 40)
 AIR_HU = -1000.0
 BAR_MM = 10.0
+TEXT_PT = 6
 
 
 def cut(volume: Volume, nodule: Nodule, *, is_coronal: bool) -> tuple[np.ndarray, float]:
@@ -103,14 +104,17 @@ class Cut(Flowable):
         canvas.setLineWidth(1.6)
         length = side * BAR_MM / self._field_mm
         canvas.line(side - length - 5, 6, side - 5, 6)
-        self._write(f"{BAR_MM:g} mm", side - 5 - length, 9)
+        text = f"{BAR_MM:g} mm"
+        # Above the bar, or to its left where it is short.
+        wide = canvas.stringWidth(text, PLAIN, TEXT_PT)
+        self._write(text, side - 5 - max(length, wide), 9)
         self._write("R", 4, side / 2 - 2)
         self._write("L", side - 8, side / 2 - 2)
 
     def _write(self, text: str, x: float, y: float) -> None:
         """White with a dark rim: it may lie on bright tissue."""
         written = self.canv.beginText(x, y)
-        written.setFont(PLAIN, 6)
+        written.setFont(PLAIN, TEXT_PT)
         for mode, width in ((2, 1.2), (0, 0.0)):
             self.canv.setLineWidth(width)
             written.setTextRenderMode(mode)

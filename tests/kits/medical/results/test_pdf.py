@@ -82,6 +82,19 @@ def test_every_number_and_every_reason_is_on_the_page(followed, language, tmp_pa
     assert 1 <= len(pages) <= 3
 
 
+def test_no_code_of_a_category_is_broken_between_lines(followed, tmp_path):
+    study, volume = followed
+    long = "3-6-suspicious"
+    nodules = tuple(
+        replace(one, categories=(*one.categories[:-1], replace(one.categories[-1], code=long)))
+        for one in study.nodules
+    )
+    path = write_pdf(replace(study, nodules=nodules), volume, "en", tmp_path / "report.pdf")
+    text, pages = text_of(path)
+    for code in {category.code for one in nodules for category in one.categories}:
+        assert "".join(pages).count(code) == text.count(code)
+
+
 @pytest.mark.parametrize(
     ("language", "unverified", "phantom"),
     [
