@@ -33,6 +33,9 @@ def write_page(results: Path) -> Path:
         _curves(found["throughput"]) if "throughput" in found else "",
         _overload(found["overload"]) if "overload" in found else "",
         _startup(found["startup"]) if "startup" in found else "",
+        _resnet(found["resnet"]) if "resnet" in found else "",
+        _chaos(found["chaos"]) if "chaos" in found else "",
+        _memory(found["memory"]) if "memory" in found else "",
     ]
     title = "Services under load"
     page = results.with_suffix(".html")
@@ -175,3 +178,43 @@ def _startup(part: Mapping[str, Any]) -> str:
     ]
     columns = ("server", *part["models"])
     return f"<h2>Seconds from the command to ready</h2>{_where(part)}{_table(columns, rows)}"
+
+
+def _resnet(part: Mapping[str, Any]) -> str:
+    rows = []
+    for name, case in part["cases"].items():
+        for device, over in case["over_reference"].items():
+            last = case["rounds"][-1]
+            rows.append([
+                f"{name}, device {device}", last["reference_per_s"], last["reference_p99_ms"],
+                last[device]["per_s"], last[device]["p99_ms"], over["median"],
+                case["over_bare"][device]["median"],
+            ])  # fmt: skip
+    columns = ("", "raw ASGI per s", "its p99 ms", "ours per s", "p99 ms", "over raw ASGI",
+               "over the bare session")  # fmt: skip
+    return (
+        f"<h2>{html.escape(part['model'])}</h2>{_where(part)}<p>{html.escape(part['rule'])}.</p>"
+        f"{_table(columns, rows)}"
+    )
+
+
+def _chaos(part: Mapping[str, Any]) -> str:
+    rows = [["requests", part["answered"]], ["failed", part["failed"]], ["wrong", part["wrong"]]]
+    rows += [[f"events: {name}", number] for name, number in part["events"].items()]
+    rows += [[f"{name}: median, longest", f"{part[name]['median']}, {part[name]['max']}"]
+             for name in ("reload_s", "replace_s")]  # fmt: skip
+    return f"<h2>Chaos</h2>{_where(part)}{_table(('', ''), rows)}"
+
+
+def _memory(part: Mapping[str, Any]) -> str:
+    rows = []
+    for name in ("inline", "in a worker"):
+        run = part[name]
+        slope = run["server"]["bytes_a_request"]
+        rows.append([
+            name, run["requests"], run["failed"], run["server"]["rss_mib_after_warm_up"],
+            run["server"]["rss_mib_last"], f"{slope['slope']} ({slope['low']} to {slope['high']})",
+        ])  # fmt: skip
+    columns = ("model", "requests", "failed", "MiB after warm-up", "MiB at the end",
+               "bytes a request (95 %)")  # fmt: skip
+    return f"<h2>Memory of the server</h2>{_where(part)}{_table(columns, rows)}"
