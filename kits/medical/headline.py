@@ -20,7 +20,9 @@ def write_headline(run: Path, metrics: Mapping[str, Any], *, is_smoke: bool) -> 
 
 
 def _about(metrics: Mapping[str, Any], is_smoke: bool) -> list[str]:
-    of = f"{metrics['num_cases']} cases of data={metrics['data']}, {metrics['split']} split"
+    count = metrics["num_cases"]
+    cases = f"{count} case{'s' * (count != 1)}"
+    of = f"{cases} of data={metrics['data']}, {metrics['split']} split"
     notes = ["simulated: no patient was seen"] * bool(metrics["is_phantom"])
     notes += ["smoke run: these numbers mean nothing"] * is_smoke
     return ["; ".join([of, *notes])]
