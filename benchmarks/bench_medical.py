@@ -1,8 +1,8 @@
 """The medical kit: DICOM to report, the same weights behind peers, exactness; about half an hour.
 
     pytest benchmarks/bench_medical.py -s                     with a student of a few steps
-    python -m benchmarks.medical speed --run runs/medical/... one item with a trained one
-    python -m benchmarks.medical speed --quick                does it work? its numbers are noise
+    python -m benchmarks.medical report --run runs/medical/... one item with a trained one
+    python -m benchmarks.medical report --quick                does it work? its numbers are noise
 
 `DEEPKITS_MEDICAL_RUN` names a trained student's run here; DEEPKITS_QUICK=1 takes the short forms.
 Accuracy has other commands, in the kit's README; faults in DICOM `benchmarks.medical.faults`.
@@ -33,5 +33,5 @@ def test_item(name, tmp_path):
     if name == "exactness":
         assert found["precisions"]["fp32"]["lost"] == 0
         assert (found["precisions"]["fp32"]["dice"] or 1) >= 0.995
-    if name == "speed" and not QUICK:
-        assert all(form["rss_mib"]["max"] < 2048 for form in found["report"].values())
+    if name == "report" and not QUICK:
+        assert all(form["rss_mib"]["max"] < 2048 for form in found["forms"].values())

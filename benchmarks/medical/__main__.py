@@ -1,6 +1,7 @@
-"""`python -m benchmarks.medical speed|choices|exactness|precision|page [--run DIR] [--quick]`.
+"""`python -m benchmarks.medical [ITEM ...] [--run DIR] [--quick]`; without an item all of them.
 
-`faults` has its own command, `python -m benchmarks.medical.faults`.
+Items: report, peers, choices, exactness, precision; page writes the page anew. Faults in DICOM have
+their own command, `python -m benchmarks.medical.faults`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ from typing import Any
 from benchmarks.medical.page import write_page
 from benchmarks.medical.study import RESULTS, Item, Study, write_part
 
-ITEMS = {"speed": "speed", "choices": "choices", "exactness": "exact", "precision": "precision"}
+ITEMS = {
+    "report": "report",
+    "peers": "peers",
+    "choices": "choices",
+    "exactness": "exact",
+    "precision": "precision",
+}
 
 
 def run_item(name: str, study: Study, results: Path = RESULTS) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.medical.speed import WORST_CASE
+from benchmarks.medical.peers import WORST_CASE
 from benchmarks.medical.study import Item, Study, print_table, spread
 from benchmarks.medical.subject import forms, read_volume, scan_folder, subject
 from kits.medical.geometry import Volume

@@ -27,9 +27,9 @@ MONAI_ROI = (96, 96, 96)
 MONAI_OVERLAP = 0.25  # the default
 TUNED_BATCH = 4
 NNUNET_PATCH = (128, 128, 128)
-# Voxels along each axis, at most, of the part that is run and scaled from: 27 of the tiles of
-# 512x512x300, and 8 where each is computed in eight mirror images.
-NNUNET_PART, NNUNET_MIRRORED_PART = 256, 192
+# At most so large a part is run and scaled from: 8 of the 196 tiles of 512x512x300, and 2 where
+# each is computed in eight mirror images.
+NNUNET_PART, NNUNET_MIRRORED_PART = (192, 192, 192), (128, 128, 192)
 
 
 @dataclass(frozen=True)
@@ -192,11 +192,12 @@ def _nnunet(*, is_mirrored: bool) -> Callable[[Plan], Run]:
             steps = compute_steps_for_sliding_window(padded, NNUNET_PATCH, 0.5)
             return int(np.prod([len(axis) for axis in steps]))
 
-        size = NNUNET_MIRRORED_PART if is_mirrored else NNUNET_PART
+        most = NNUNET_MIRRORED_PART if is_mirrored else NNUNET_PART
 
         def run(volume: Volume) -> dict[str, Any]:
             part = volume.voxels[tuple(
-                slice((n - min(n, size)) // 2, (n + min(n, size)) // 2) for n in volume.grid.shape
+                slice((n - min(n, m)) // 2, (n + min(n, m)) // 2)
+                for n, m in zip(volume.grid.shape, most, strict=True)
             )]  # fmt: skip
             image = torch.from_numpy(part.astype(np.float32))[None]
             logits = predictor.predict_sliding_window_return_logits(image)

@@ -39,11 +39,11 @@ def write_page(results: Path) -> Path:
     """Write the page beside the results; parts that were not measured are left out."""
     found = json.loads(results.read_text())
     parts = [
-        _report(found["speed"]) if "speed" in found else "",
-        _same_weights(found["speed"]) if "speed" in found else "",
+        _report(found["report"]) if "report" in found else "",
+        _same_weights(found["peers"]) if "peers" in found else "",
         _exactness(found["exactness"]) if "exactness" in found else "",
         _precision(found["precision"]) if "precision" in found else "",
-        _resampling(found["speed"]) if "speed" in found else "",
+        _resampling(found["peers"]) if "peers" in found else "",
         _choices(found["choices"]) if "choices" in found else "",
     ]
     title = "Lung nodules on two cores"
@@ -88,7 +88,7 @@ def _between(row: Mapping[str, float], digits: int = 1) -> str:
 
 
 def _report(part: Mapping[str, Any]) -> str:
-    forms = part["report"]
+    forms = part["forms"]
     rows: list[list[object]] = [
         [title, *(_between(form[key], digits) for form in forms.values())]
         for title, key, digits in (
@@ -102,7 +102,7 @@ def _report(part: Mapping[str, Any]) -> str:
         for name, title in STEPS.items()
     ]
     rows += [["nodules written", *(form["nodules"] for form in forms.values())]]
-    kind = "trained" if part["network"]["is_trained"] else "of a few steps, which finds nothing"
+    kind = "trained" if part["is_trained"] else "of a few steps, which finds nothing"
     return (
         f"<h2>From DICOM on disk to SEG and SR</h2>{_where(part)}"
         f"<p>One process from its start to its end, files read from the disk; student {kind}. "
@@ -122,7 +122,7 @@ def _same_weights(part: Mapping[str, Any]) -> str:
         ]
         for name, row in part["same_weights"].items()
     ]
-    columns = ("", "s", "CPU s", "MiB", "× ours", "× ours, CPU")
+    columns = ("", "s", "CPU s", "MiB", "× bf16", "× bf16, CPU")
     scaled = {
         name: row["last"]
         for name, row in part["same_weights"].items()
@@ -132,7 +132,7 @@ def _same_weights(part: Mapping[str, Any]) -> str:
         f"{name}: {last['tiles_run']} of {last['tiles']} tiles" for name, last in scaled.items()
     )
     return (
-        "<h2>The same weights behind other sliding windows</h2>"
+        f"<h2>The same weights behind other sliding windows</h2>{_where(part)}"
         "<p>From the array in memory to the result, each in a process of its own. Ours gives the "
         "nodules (every voxel: their mask around the lungs), the others the mask of every voxel. "
         f"Run in part, seconds scaled by tiles, memory that of the part: {html.escape(words)}.</p>"
