@@ -35,8 +35,9 @@ class EvaluateConfig:
     # Folder of a finished training run.
     run: str = "???"
     data: DataConfig = field(default_factory=RenderedData)
-    # Which split is scored; all takes every image of the source.
-    split: str = "test"
+    # Which split is scored: train, validation, test or all; null: test of the images that the run
+    # was trained on, all of any others.
+    split: str | None = None
     # Where metrics.json and report.html go; null: the run's folder.
     output: str | None = None
 

@@ -195,8 +195,8 @@ class DeepPcbData(FolderData):
 
     name: str = "deeppcb"
     mm_per_px: float | None = 1 / 48
-    # Boards (first five digits of a name).
-    test_boards: tuple[str, ...] = ("44000", "20085")
+    # Boards, the first five digits of a name; every other board is test.
+    train_boards: tuple[str, ...] = ("00041", "50600", "77000", "92000")
     validation_boards: tuple[str, ...] = ("13000",)
 
 

@@ -7,13 +7,13 @@ from importlib import import_module
 from kits.defect.data.config import SOURCES, DataConfig
 from kits.defect.data.image_set import ImageSet
 
-# Source -> (module, class); each module imports what it alone needs.
-CLASSES = {
+# Source -> (module, function); each module imports what it alone needs.
+OPENERS = {
     "rendered": ("render.rendered", "RenderedImages"),
-    "coco": ("coco", "CocoImages"),
-    "voc": ("voc", "VocImages"),
-    "yolo": ("yolo", "YoloImages"),
-    "labelme": ("labelme", "LabelmeImages"),
+    "coco": ("coco", "open_coco"),
+    "voc": ("voc", "open_voc"),
+    "yolo": ("yolo", "open_yolo"),
+    "labelme": ("labelme", "open_labelme"),
     "deeppcb": ("deeppcb", "DeepPcbImages"),
     "neu": ("neu", "NeuImages"),
 }
@@ -29,8 +29,8 @@ def open_images(cfg: DataConfig) -> ImageSet:
     Raises:
         ValueError: the source is unknown, or its files break a rule; every one is named.
     """
-    if cfg.name not in CLASSES:
+    if cfg.name not in OPENERS:
         raise ValueError(f"data.name={cfg.name!r} is not one of {', '.join(SOURCES)}; set data=...")
-    module, name = CLASSES[cfg.name]
-    images: ImageSet = getattr(import_module(f"kits.defect.data.{module}"), name)(cfg)
+    module, opener = OPENERS[cfg.name]
+    images: ImageSet = getattr(import_module(f"kits.defect.data.{module}"), opener)(cfg)
     return images

@@ -9,10 +9,8 @@ from core.kit import Split
 from kits.defect.data.config import OwnData
 
 NUM_FOLDS = 10
-# NEU-DET: numbers of a class in blocks, since neighbours may come from one strip. The last two
-# blocks of ten are test, the one before them is validation.
-NEU_BLOCK = 24
-NEU_TEST_BLOCKS, NEU_VALIDATION_BLOCKS = (8, 9), (7,)
+# NEU-DET: neighbouring numbers of a class may come from one strip, so each split is one block.
+NEU_LAST_TRAIN, NEU_LAST_VALIDATION = 168, 192
 
 
 def fold_of(group: str) -> int:
@@ -61,8 +59,7 @@ def complete(stated: Mapping[str, Split | None], cfg: OwnData) -> dict[str, Spli
 
 
 def neu_split(number: int) -> Split:
-    """The split of an image of NEU-DET by its number in its class, from 1."""
-    block = (number - 1) // NEU_BLOCK % NUM_FOLDS
-    if block in NEU_TEST_BLOCKS:
-        return "test"
-    return "validation" if block in NEU_VALIDATION_BLOCKS else "train"
+    """The split of an image of NEU-DET by its number in its class, from 1 to 300."""
+    if number <= NEU_LAST_TRAIN:
+        return "train"
+    return "validation" if number <= NEU_LAST_VALIDATION else "test"
