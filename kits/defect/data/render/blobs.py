@@ -116,7 +116,8 @@ class _Outline:
     ) -> None:
         self.along, self.across = radius, radius * ratio
         self.direction = (math.cos(angle), math.sin(angle))
-        self.waves = rng.normal(0, waves, 3) if waves else np.zeros(3)
+        # The finer, the flatter.
+        self.waves = np.clip(rng.normal(0, 1, 3), -1.5, 1.5) * waves / np.array([1, 1.5, 2])
         self.phases = rng.uniform(0, 2 * math.pi, 3)
 
     def place(self, dx: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -157,14 +158,22 @@ def _damage(
     shape = (rows.size, columns.size)
     change, cover = change.reshape(shape), cover.reshape(shape)
     ys, xs = np.nonzero(cover > 0.02)
-    box = (left, top, left + 1, top + 1)
-    if len(ys):
-        box = (left + xs.min(), top + ys.min(), left + xs.max() + 1, top + ys.max() + 1)
+    if not len(ys):
+        ys, xs = np.array([0]), np.array([0])
+    box = (left + xs.min(), top + ys.min(), left + xs.max() + 1, top + ys.max() + 1)
+    # In pixels at least half covered it is as large as it is.
+    ys, xs = np.nonzero(cover > min(0.5, 0.9 * float(cover.max())))
+    cos, sin = outline.direction
+    length, width = _extent(xs * cos + ys * sin), _extent(ys * cos - xs * sin)
     mm = scene.optics.mm_per_px
     return Damage(
         kind, top, left, bounded(change), cover > 0.5,
-        tuple(float(side) for side in box), 2 * outline.along * mm, 2 * outline.across * mm,
+        tuple(float(side) for side in box), max(length, width) * mm, min(length, width) * mm,
     )  # fmt: skip
+
+
+def _extent(places: np.ndarray) -> float:
+    return float(places.max() - places.min()) + 1.0
 
 
 def _inside(rho: np.ndarray, soft: float) -> np.ndarray:

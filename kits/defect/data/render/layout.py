@@ -11,7 +11,7 @@ from kits.defect.data.render.product import Feature
 from kits.defect.data.render.scene import Scene
 
 # Slope of a chamfer and of a groove's walls.
-WALL = 0.5
+CHAMFER, WALL = 0.28, 0.5
 # Dot of a mark.
 DOT_MM = 0.5
 
@@ -78,7 +78,7 @@ def _bore(
     y, x, dx, dy = _grid(*window, centre)
     r = np.hypot(dx, dy)
     ring = _covered(r - radius - chamfer)
-    slope = ring * WALL / np.maximum(r, 1)
+    slope = ring * CHAMFER / np.maximum(r, 1)
     lit = scene.at(y, x, (-slope * dx, -slope * dy))
     hole = _covered(r - radius)
     # Deep inside some light comes back from the wall on the far side.

@@ -175,8 +175,8 @@ def _add(
 ) -> float:
     """Add a defect to an image; gives its contrast-to-noise.
 
-    That is the mean change of brightness over the pixels it covers, over the standard deviation of
-    the surface around it (its own slow changes taken away) and of the sensor.
+    That is the mean of how far brightness changes over the pixels it covers, over the standard
+    deviation of the surface around it (slow changes taken away) and of the sensor.
     """
     change = blur_window(cfg.optics, damage.change * bare)
     r = KERNEL_RADIUS_PX
@@ -189,7 +189,7 @@ def _add(
     texture = around - ndimage.uniform_filter(around, 15, mode="nearest")
     noise = math.sqrt(float(texture.var()) + float((noise_of(cfg.optics, around) ** 2).mean()))
     core = change[r:-r, r:-r][damage.is_core]
-    return abs(float(core.mean())) / noise
+    return float(np.abs(core).mean()) / noise
 
 
 def _labelled(

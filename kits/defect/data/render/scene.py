@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from kits.defect.data.render.product import Product
@@ -38,11 +40,10 @@ class Scene:
         self.shape: tuple[int, int] = (slopes.shape[0], slopes.shape[1])
         surface = product.surface
         # So that brightness changes by `texture`: the lobe's steepness where the light hits it.
-        steep = abs(product.light.offset[0]) / surface.spread[0] ** 2
-        lobe = np.exp(-0.5 * (product.light.offset[0] / surface.spread[0]) ** 2)
-        part = surface.specular * lobe / (surface.diffuse + surface.specular * lobe)
-        self._slope_rms = surface.texture / max(float(steep * part), 1e-6)
-        slopes *= np.float32(min(self._slope_rms, 0.5 * surface.spread[0] / max(part, 0.2)))
+        off = product.light.offset[0] / surface.spread[0]
+        lobe = surface.specular * math.exp(-0.5 * off**2)
+        steep = abs(off) / surface.spread[0] * lobe / (surface.diffuse + lobe)
+        slopes *= np.float32(min(surface.texture / steep, 0.5 * surface.spread[0]))
         grain *= np.float32(surface.grain)
         grain += np.float32(1)
         self._slopes, self._grain = slopes, np.maximum(grain, np.float32(0.1), out=grain)

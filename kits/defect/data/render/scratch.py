@@ -16,7 +16,8 @@ BURR, BURR_SLOPE = 1.7, 0.4
 WALL_SLOPE = 0.35
 # How much the two walls may differ in brightness, over the mean change.
 MOST_UNLIKE = 0.7
-KNOTS = 9
+# Depth changes over such lengths; ends are shallow and thin.
+KNOT_MM = 0.6
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,10 @@ def draw_shape(
         math.exp(rng.uniform(math.log(low), math.log(high)))
         for low, high in (widths_mm, lengths_mm, contrasts)
     )
+    length = max(length, width)
     return ScratchShape(
-        width, max(length, width), contrast, rng.uniform(0, math.pi),
-        rng.normal(0, 0.025), rng.uniform(0, 0.4) * width,
+        width, length, contrast, rng.uniform(0, math.pi), rng.normal(0, 0.02),
+        abs(rng.normal(0, 0.004)) * length,
     )  # fmt: skip
 
 
@@ -69,7 +71,7 @@ def draw(scene: Scene, shape: ScratchShape, centre: Point, rng: np.random.Genera
         dx: np.ndarray, dy: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         along, across, depth = path.place(dx, dy)
-        d = across / half_width
+        d = across / (half_width * np.clip(0.5 + 0.6 * depth, 0.5, 1))
         inside = (np.abs(d) < 1) & (np.abs(along) < length / 2)
         wall = np.where(inside, np.sin(np.pi * np.clip(d, -1, 1)), 0)
         beside = (np.abs(d) >= 1) & (np.abs(d) < BURR) & (np.abs(along) < length / 2)
@@ -117,11 +119,10 @@ class _Path:
         self.sag = shape.bend * length
         self.wobble = shape.wobble_mm / mm
         self.waves, self.phase = rng.uniform(0.5, 3), rng.uniform(0, 2 * math.pi)
-        # A mean of 1 along the scratch; thin at both ends.
-        depths = rng.uniform(0.55, 1.0, KNOTS)
-        depths[[0, -1]] *= 0.6
-        self.depths = (depths / np.interp(np.linspace(0, 1, 99), np.linspace(0, 1, KNOTS), depths)
-                       .mean()).astype(np.float32)  # fmt: skip
+        knots = 5 + round(shape.length_mm / KNOT_MM)
+        self.knots = np.linspace(-0.5, 0.5, knots)
+        depths = rng.uniform(0.5, 1.2, knots) * np.minimum(1, 8 * (0.53 - np.abs(self.knots)))
+        self.depths = depths / depths.mean()
         steps = np.array([self._point(t) for t in np.linspace(-0.5, 0.5, 33)])
         self.length_px = float(np.hypot(*np.diff(steps, axis=0).T).sum())
         self._steps = steps
@@ -132,7 +133,7 @@ class _Path:
         along = dx * cos + dy * sin
         share = along / self.length
         across = dy * cos - dx * sin - self._bent(share)
-        depth = np.interp(share, np.linspace(-0.5, 0.5, KNOTS), self.depths)
+        depth = np.interp(share, self.knots, self.depths)
         return along, across, depth.astype(np.float32)
 
     def ends(self) -> tuple[Point, Point]:
