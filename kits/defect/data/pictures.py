@@ -46,5 +46,6 @@ def size_of(content: bytes) -> tuple[int, int]:
 def _check(image: Image.Image) -> None:
     if image.mode not in MODES:
         raise ValueError(f"has mode={image.mode}, which is not 8 bits of grey or RGB; convert it")
-    if image.getexif().get(ORIENTATION, 1) != 1:
+    # Pillow reads all of a PNG for it, and nobody turns one by it.
+    if image.format != "PNG" and image.getexif().get(ORIENTATION, 1) != 1:
         raise ValueError("is turned by its EXIF orientation, boxes are not; save it upright")
