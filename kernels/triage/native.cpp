@@ -1,20 +1,22 @@
 // The triage of a frame in one pass. reference.py is the definition: integers alone, so equal bits.
 //
-// Rows of block means flow through a few rings of rows that stay in the nearest caches: means,
-// then the smoothed lines of four directions, then the counts of each cell. The frame is read once.
+// Rows of block means flow through a few rings of rows: means, then the smoothed lines of four
+// directions, then the counts of each cell. The rings stay in the near caches; the frame is read once.
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
 namespace triage {
 
 constexpr int64_t kCell = 64, kBlocks = 32, kPad = 16, kReach = 2, kDirections = 4;
-constexpr int64_t kEdge = 64;                           // bytes beside a row of a ring, both sides
+constexpr int64_t kStrip = 64;    // columns of cells; 4096 pixels
+constexpr int64_t kAhead = 2;     // rows of blocks to fetch ahead
+constexpr int64_t kEdge = kCell;  // bytes beside a row of a ring, on both sides
 constexpr int64_t kMeanRows = 4, kLineRows = 2 * kReach + 1;  // of a ring, all needed at once
 
 // 32 blocks: one row of a cell. Vector types of the compiler serve every instruction set.
 typedef uint8_t Bytes __attribute__((vector_size(32)));
 typedef uint16_t Words __attribute__((vector_size(32)));
+typedef uint64_t Sums __attribute__((vector_size(32)));
 typedef uint16_t Wide __attribute__((vector_size(64)));
 
 inline Bytes load(const uint8_t* at) {
@@ -39,9 +41,33 @@ inline Bytes middle(Bytes a, Bytes b) {
 
 // Sums of neighbouring bytes.
 inline Words pairs(Bytes value) {
-  Words words;
-  memcpy(&words, &value, sizeof words);
+#if defined(__AVX2__)
+  typedef char Chars __attribute__((vector_size(32)));
+  return reinterpret_cast<Words>(
+      __builtin_ia32_pmaddubsw256(reinterpret_cast<Chars>(value), Chars{} + 1));
+#else
+  const Words words = reinterpret_cast<Words>(value);
   return (words & 0xff) + (words >> 8);
+#endif
+}
+
+// Sums of the absolute differences, in four parts.
+inline Sums differences(Bytes a, Bytes b) {
+#if defined(__AVX2__)
+  typedef char Chars __attribute__((vector_size(32)));
+  return reinterpret_cast<Sums>(
+      __builtin_ia32_psadbw256(reinterpret_cast<Chars>(a), reinterpret_cast<Chars>(b)));
+#else
+  const Words two = pairs(above(a, b) | above(b, a));
+  const Sums four = reinterpret_cast<Sums>(two);
+  return (four & 0xffff) + ((four >> 16) & 0xffff) + ((four >> 32) & 0xffff) + (four >> 48);
+#endif
+}
+
+inline Sums sums(Bytes value) { return differences(value, Bytes{}); }
+
+inline int64_t total(Sums parts) {
+  return static_cast<int64_t>(parts[0] + parts[1] + parts[2] + parts[3]);
 }
 
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -49,11 +75,12 @@ inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // Means of 32 blocks from two rows of 64 pixels.
 inline void mean_cell(const uint8_t* upper, const uint8_t* lower, uint8_t* out) {
-  Wide a, b;
-  memcpy(&a, upper, sizeof a);
-  memcpy(&b, lower, sizeof b);
-  const Wide sum = (a & 0xff) + (a >> 8) + (b & 0xff) + (b >> 8) + 2;
-  store(out, __builtin_convertvector(sum >> 2, Bytes));
+  const Words left = pairs(load(upper)) + pairs(load(lower)) + 2;
+  const Words right = pairs(load(upper + 32)) + pairs(load(lower + 32)) + 2;
+  const Wide both = __builtin_shufflevector(left, right, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,
+                                            13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26,
+                                            27, 28, 29, 30, 31);
+  store(out, __builtin_convertvector(both >> 2, Bytes));
 }
 
 // A row of pixels' last cell, the edge repeated.
@@ -63,61 +90,72 @@ inline void tail(const uint8_t* row, int64_t width, int64_t from, uint8_t* out) 
   memset(out + count, row[width - 1], kCell - count);
 }
 
-// Means of one row of blocks, with the edge repeated on both sides; rows beyond the frame are its
-// last.
-inline void mean_row(const uint8_t* frame, int64_t stride, int64_t height, int64_t width,
-                     int64_t columns, int64_t y, uint8_t* out) {
-  const uint8_t* upper = frame + least(2 * y, height - 1) * stride;
-  const uint8_t* lower = frame + least(2 * y + 1, height - 1) * stride;
-  const int64_t whole = width / kCell;
-  for (int64_t c = 0; c < whole; ++c) {
+struct Frame {
+  const uint8_t* pixels;
+  int64_t stride, height, width, rows, columns;  // the last two of cells
+};
+
+// Means of one row of blocks of the cells first to last, and of one more on both sides: at the
+// frame's ends its edge repeated. Rows beyond the frame are its last.
+inline void mean_row(const Frame& frame, int64_t first, int64_t last, int64_t y, uint8_t* out) {
+  const uint8_t* upper = frame.pixels + least(2 * y, frame.height - 1) * frame.stride;
+  const uint8_t* lower = frame.pixels + least(2 * y + 1, frame.height - 1) * frame.stride;
+  const int64_t whole = frame.width / kCell;
+  out -= first * kBlocks;
+  const int64_t start = most(first - 1, 0), end = least(last + 1, frame.columns);
+  const int64_t ahead = 2 * kAhead * frame.stride;
+  for (int64_t c = start; c < least(end, whole); ++c) {
+    __builtin_prefetch(upper + ahead + c * kCell);
+    __builtin_prefetch(lower + ahead + c * kCell);
     mean_cell(upper + c * kCell, lower + c * kCell, out + c * kBlocks);
   }
-  if (whole < columns) {
-    uint8_t first[kCell], second[kCell];
-    tail(upper, width, whole * kCell, first);
-    tail(lower, width, whole * kCell, second);
-    mean_cell(first, second, out + whole * kBlocks);
+  if (whole < end) {
+    uint8_t one[kCell], other[kCell];
+    tail(upper, frame.width, whole * kCell, one);
+    tail(lower, frame.width, whole * kCell, other);
+    mean_cell(one, other, out + whole * kBlocks);
   }
-  memset(out - kEdge, out[0], kEdge);
-  memset(out + columns * kBlocks, out[columns * kBlocks - 1], kEdge);
+  const int64_t left = start * kBlocks, right = end * kBlocks;
+  if (start == first) memset(out + left - kBlocks, out[left], kBlocks);
+  if (end == last) memset(out + right, out[right - 1], kBlocks);
 }
+
+constexpr int64_t kRingRows = kMeanRows + kDirections * kLineRows;
+// No power of two: rows that lie so apart push each other out of the cache.
+constexpr int64_t kRowBytes = kStrip * kBlocks + 3 * kEdge;
 
 // Rings of rows, each with its edges.
 struct Rings {
   uint8_t* memory;
-  int64_t stride;
 
   uint8_t* mean(int64_t y) const {
-    return memory + ((y + kMeanRows) % kMeanRows) * stride + kEdge;
+    return memory + ((y + kMeanRows) % kMeanRows) * kRowBytes + kEdge;
   }
   uint8_t* line(int64_t direction, int64_t y) const {
     const int64_t row = (y + 2 * kLineRows) % kLineRows;
-    return memory + (kMeanRows + direction * kLineRows + row) * stride + kEdge;
+    return memory + (kMeanRows + direction * kLineRows + row) * kRowBytes + kEdge;
   }
 };
 
 // What a cell has counted so far; bytes suffice for the 32 rows of blocks of a cell.
 struct Counts {
-  Bytes outside, peak, seen;
-  Bytes ridge[kDirections];
-  Words excess;  // modulo 2^16; it stays within a signed word
+  Bytes outside, peak, ridge, seen;
+  Sums excess;  // modulo 2^64
 };
 
 inline Bytes smooth(Bytes one, Bytes here, Bytes other) {
   return middle(middle(one, other), here);
 }
 
-// The lines of one row. The side blocks of a ridge reach two beyond the row, so they start before.
-inline void line_rows(const Rings& rings, int64_t y, int64_t top, int64_t bottom,
-                      int64_t columns) {
-  const uint8_t* before = rings.mean(most(least(y - 1, bottom), top));
-  const uint8_t* here = rings.mean(most(least(y, bottom), top));
-  const uint8_t* after = rings.mean(most(least(y + 1, bottom), top));
+// The lines of one row of a strip, with two blocks more on both sides. Their ends reach one block
+// further, and what lies beyond the means of `mean_row` is never read from them.
+inline void line_row(const Rings& rings, int64_t y, int64_t bottom, int64_t columns) {
+  const uint8_t* before = rings.mean(most(least(y - 1, bottom), 0));
+  const uint8_t* here = rings.mean(most(least(y, bottom), 0));
+  const uint8_t* after = rings.mean(most(least(y + 1, bottom), 0));
   uint8_t* out[kDirections];
   for (int64_t d = 0; d < kDirections; ++d) out[d] = rings.line(d, y);
-  const int64_t start = -kBlocks, end = (columns + 1) * kBlocks;
-  for (int64_t x = start; x < end; x += kBlocks) {
+  for (int64_t x = -kBlocks; x < (columns + 1) * kBlocks; x += kBlocks) {
     const Bytes centre = load(here + x);
     store(out[0] + x, smooth(load(here + x - 1), centre, load(here + x + 1)));
     store(out[1] + x, smooth(load(before + x), centre, load(after + x)));
@@ -145,44 +183,43 @@ inline int64_t place(const Envelope& envelope, int64_t y, int64_t c, const int32
   return parity * envelope.plane + ((py >> 1) + kPad) * envelope.stride + (px >> 1) + kPad;
 }
 
-inline void count_row(const Rings& rings, const Envelope& envelope, int64_t y, int64_t columns,
-                      const int32_t* shifts, int64_t levels, int64_t contrast, Counts* counts) {
+struct Levels {
+  Bytes envelope;
+  Bytes ridge[kDirections];
+};
+
+inline void count_row(const Rings& rings, const Envelope& envelope, int64_t y, int64_t first,
+                      int64_t last, const int32_t* shifts, const Levels& levels, Counts* counts) {
   const uint8_t* means = rings.mean(y);
-  const uint8_t* here[kDirections];
-  for (int64_t d = 0; d < kDirections; ++d) here[d] = rings.line(d, y);
-  const uint8_t *above_horizontal = rings.line(0, y - kReach),
-                *below_horizontal = rings.line(0, y + kReach);
-  const uint8_t *above_falling = rings.line(2, y - kReach), *below_falling = rings.line(2, y + kReach);
-  const uint8_t *above_rising = rings.line(3, y - kReach), *below_rising = rings.line(3, y + kReach);
-  const Bytes limit = splat(levels), height = splat(contrast);
-  for (int64_t c = 0; c < columns; ++c) {
-    const int64_t x = c * kBlocks;
+  const uint8_t *up[kDirections], *here[kDirections], *down[kDirections];
+  for (int64_t d = 0; d < kDirections; ++d) {
+    up[d] = rings.line(d, y - kReach);
+    here[d] = rings.line(d, y);
+    down[d] = rings.line(d, y + kReach);
+  }
+  for (int64_t c = first; c < last; ++c) {
+    const int64_t x = (c - first) * kBlocks;
     const int64_t at = place(envelope, y, c, shifts + 2 * c);
+    __builtin_prefetch(envelope.low + at + kAhead * envelope.stride);
+    __builtin_prefetch(envelope.high + at + kAhead * envelope.stride);
     const Bytes mean = load(means + x);
     const Bytes low = load(envelope.low + at), high = load(envelope.high + at);
     const Bytes seen = reinterpret_cast<Bytes>((low | ~high) != 0);
     const Bytes leaves = larger(above(mean, high), above(low, mean));
-    Counts& cell = counts[c];
-    cell.outside -= reinterpret_cast<Bytes>(leaves > limit);
+    Counts& cell = counts[c - first];
+    cell.outside -= reinterpret_cast<Bytes>(leaves > levels.envelope);
     cell.peak = larger(cell.peak, leaves);
     cell.seen -= seen;
-    cell.excess += pairs(mean & seen) - pairs(middle(low, high) & seen);
-    const Bytes out[kDirections] = {
-        stands_out(above_horizontal + x, here[0] + x, below_horizontal + x),
-        stands_out(here[1] + x - kReach, here[1] + x, here[1] + x + kReach),
-        stands_out(above_falling + x + kReach, here[2] + x, below_falling + x - kReach),
-        stands_out(above_rising + x - kReach, here[3] + x, below_rising + x + kReach),
-    };
-    for (int64_t d = 0; d < kDirections; ++d) {
-      cell.ridge[d] -= reinterpret_cast<Bytes>(out[d] > height) & seen;
-    }
+    cell.excess += sums(mean & seen) - sums(middle(low, high) & seen);
+    const Bytes horizontal = stands_out(up[0] + x, here[0] + x, down[0] + x);
+    const Bytes vertical = stands_out(here[1] + x - kReach, here[1] + x, here[1] + x + kReach);
+    const Bytes falling = stands_out(up[2] + x + kReach, here[2] + x, down[2] + x - kReach);
+    const Bytes rising = stands_out(up[3] + x - kReach, here[3] + x, down[3] + x + kReach);
+    const Bytes stands = larger(
+        larger(above(horizontal, levels.ridge[0]), above(vertical, levels.ridge[1])),
+        larger(above(falling, levels.ridge[2]), above(rising, levels.ridge[3])));
+    cell.ridge += smaller(stands & seen, Bytes{} + 1);
   }
-}
-
-inline int64_t sum(Bytes value) {
-  int64_t total = 0;
-  for (int64_t k = 0; k < 32; ++k) total += value[k];
-  return total;
 }
 
 struct Output {
@@ -194,64 +231,61 @@ struct Output {
 };
 
 inline void write(const Counts& counts, int64_t cell, const Output& out) {
-  out.outside[cell] = static_cast<uint16_t>(sum(counts.outside));
-  out.seen[cell] = static_cast<uint16_t>(sum(counts.seen));
-  for (int64_t d = 0; d < kDirections; ++d) {
-    out.ridge[cell * kDirections + d] = static_cast<uint16_t>(sum(counts.ridge[d]));
+  out.outside[cell] = static_cast<uint16_t>(total(sums(counts.outside)));
+  out.ridge[cell] = static_cast<uint16_t>(total(sums(counts.ridge)));
+  out.seen[cell] = static_cast<uint16_t>(total(sums(counts.seen)));
+  out.excess[cell] = static_cast<int32_t>(total(counts.excess));
+  out.peak[cell] = __builtin_reduce_max(counts.peak);
+}
+
+inline void scan_strip(const Frame& frame, const Envelope& envelope, const Rings& rings,
+                       int64_t first, int64_t last, const int32_t* shifts, const Levels& levels,
+                       const Output& out) {
+  const int64_t bottom = frame.rows * kBlocks - 1, columns = last - first;
+  for (int64_t y = 0; y < kReach; ++y) mean_row(frame, first, last, y, rings.mean(y));
+  for (int64_t y = -kReach; y < kReach; ++y) {
+    if (y + 1 >= kReach) mean_row(frame, first, last, y + 1, rings.mean(y + 1));
+    line_row(rings, y, bottom, columns);
   }
-  uint8_t peak = 0;
-  for (int64_t k = 0; k < 32; ++k) peak = counts.peak[k] > peak ? counts.peak[k] : peak;
-  out.peak[cell] = peak;
-  int32_t excess = 0;
-  for (int64_t k = 0; k < 16; ++k) excess += static_cast<int16_t>(counts.excess[k]);
-  out.excess[cell] = excess;
+  Counts counts[kStrip];
+  for (int64_t r = 0; r < frame.rows; ++r) {
+    memset(static_cast<void*>(counts), 0, sizeof counts);
+    for (int64_t y = r * kBlocks; y < (r + 1) * kBlocks; ++y) {
+      const int64_t next = y + kReach + 1;
+      if (next <= bottom) mean_row(frame, first, last, next, rings.mean(next));
+      line_row(rings, y + kReach, bottom, columns);
+      count_row(rings, envelope, y, first, last, shifts + 2 * r * frame.columns, levels, counts);
+    }
+    for (int64_t c = first; c < last; ++c) write(counts[c - first], r * frame.columns + c, out);
+  }
 }
 
 }  // namespace triage
 
-// frame: (H, W) uint8; low, high: (4, 32 R + 32, 32 C + 32) uint8; shifts: (R, C, 2) int32; the
-// outputs (R, C), ridge (R, C, 4). Returns 0 if there is no memory for the rings.
-extern "C" int32_t deepkits_triage_scan(const uint8_t* frame, int64_t stride, int64_t height,
-                                        int64_t width, const uint8_t* low, const uint8_t* high,
-                                        const int32_t* shifts, int64_t levels, int64_t contrast,
-                                        uint16_t* outside, uint8_t* peak, uint16_t* ridge,
-                                        int32_t* excess, uint16_t* seen) {
+// frame: (H, W) uint8; low, high: (4, 32 R + 32, 32 C + 32) uint8; shifts: (R, C, 2) int32;
+// contrasts: one for each direction; the outputs (R, C).
+extern "C" void deepkits_triage_scan(const uint8_t* pixels, int64_t stride, int64_t height,
+                                     int64_t width, const uint8_t* low, const uint8_t* high,
+                                     const int32_t* shifts, int64_t levels,
+                                     const uint8_t* contrasts, uint16_t* outside, uint8_t* peak,
+                                     uint16_t* ridge, int32_t* excess, uint16_t* seen) {
   using namespace triage;
   const int64_t rows = (height + kCell - 1) / kCell, columns = (width + kCell - 1) / kCell;
-  const int64_t bottom = rows * kBlocks - 1;
-  const int64_t ring_rows = kMeanRows + kDirections * kLineRows;
-  const int64_t row_bytes = columns * kBlocks + 2 * kEdge;
-  const int64_t counts_bytes = columns * static_cast<int64_t>(sizeof(Counts));
-  void* memory = nullptr;
-  if (posix_memalign(&memory, 64, counts_bytes + ring_rows * row_bytes) != 0) return 0;
-  Counts* counts = static_cast<Counts*>(memory);
-  const Rings rings = {static_cast<uint8_t*>(memory) + counts_bytes, row_bytes};
+  const Frame frame = {pixels, stride, height, width, rows, columns};
   const int64_t envelope_stride = columns * kBlocks + 2 * kPad;
   const Envelope envelope = {low, high, envelope_stride,
                              envelope_stride * (rows * kBlocks + 2 * kPad)};
   const Output out = {outside, peak, ridge, excess, seen};
-
-  for (int64_t y = 0; y < kReach; ++y) {
-    mean_row(frame, stride, height, width, columns, y, rings.mean(y));
+  Levels limits;
+  limits.envelope = splat(levels);
+  for (int64_t d = 0; d < kDirections; ++d) limits.ridge[d] = splat(contrasts[d]);
+  alignas(64) uint8_t memory[kRingRows * kRowBytes];
+  // The outermost bytes of the means only reach lines that nothing reads; they need some value.
+  memset(memory, 0, sizeof memory);
+  for (int64_t first = 0; first < columns; first += kStrip) {
+    scan_strip(frame, envelope, Rings{memory}, first, least(first + kStrip, columns), shifts,
+               limits, out);
   }
-  for (int64_t y = -kReach; y < kReach; ++y) {
-    if (y + 1 >= kReach) mean_row(frame, stride, height, width, columns, y + 1, rings.mean(y + 1));
-    line_rows(rings, y, 0, bottom, columns);
-  }
-  for (int64_t r = 0; r < rows; ++r) {
-    memset(static_cast<void*>(counts), 0, counts_bytes);
-    for (int64_t k = 0; k < kBlocks; ++k) {
-      const int64_t y = r * kBlocks + k, next = y + kReach + 1;
-      if (next <= bottom) {
-        mean_row(frame, stride, height, width, columns, next, rings.mean(next));
-      }
-      line_rows(rings, y + kReach, 0, bottom, columns);
-      count_row(rings, envelope, y, columns, shifts + 2 * r * columns, levels, contrast, counts);
-    }
-    for (int64_t c = 0; c < columns; ++c) write(counts[c], r * columns + c, out);
-  }
-  free(memory);
-  return 1;
 }
 
 // patches, base: (P, 2) int32; found: (P, 2 radius + 1, 2 radius + 1) uint32.
@@ -282,14 +316,11 @@ extern "C" void deepkits_triage_match(const uint8_t* frame, int64_t stride, int6
         const int32_t shift[2] = {static_cast<int32_t>(i - radius),
                                   static_cast<int32_t>(j - radius)};
         const uint8_t* at = planes.low + place(planes, row * kBlocks, column, shift);
-        uint32_t total = 0;
+        Sums parts = Sums{};
         for (int64_t r = 0; r < kBlocks; ++r) {
-          for (int64_t c = 0; c < kBlocks; ++c) {
-            const int32_t difference = means[r * kBlocks + c] - at[r * reference_stride + c];
-            total += static_cast<uint32_t>(difference < 0 ? -difference : difference);
-          }
+          parts += differences(load(means + r * kBlocks), load(at + r * reference_stride));
         }
-        found[i * size + j] = total;
+        found[i * size + j] = static_cast<uint32_t>(total(parts));
       }
     }
   }

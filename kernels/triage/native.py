@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def scan(
     shifts: np.ndarray,
     *,
     levels: int,
-    contrast: int,
+    contrasts: Sequence[int],
 ) -> Cells:
     """Count in each cell of a frame what does not look like a good part.
 
@@ -35,22 +36,19 @@ def scan(
     Raises:
         ValueError: as the reference's.
         RuntimeError: the native library is not built for this machine.
-        MemoryError: a few hundred kilobytes were not to be had.
     """
     check_frame(frame)
     check_planes("low", low, frame)
     check_planes("high", high, frame)
     check_shifts("shifts", shifts, (*cell_grid(*frame.shape), 2), MAX_SHIFT)
-    check_levels(levels, contrast)
+    check_levels(levels, contrasts)
     cells = Cells.empty(*frame.shape)
-    done = _declare(load()).deepkits_triage_scan(
+    _declare(load()).deepkits_triage_scan(
         frame.ctypes.data, frame.strides[0], *frame.shape,
-        low.ctypes.data, high.ctypes.data, shifts.ctypes.data, levels, contrast,
+        low.ctypes.data, high.ctypes.data, shifts.ctypes.data, levels, bytes(contrasts),
         cells.outside.ctypes.data, cells.peak.ctypes.data, cells.ridge.ctypes.data,
         cells.excess.ctypes.data, cells.seen.ctypes.data,
     )  # fmt: skip
-    if not done:
-        raise MemoryError("the triage's rows could not be allocated; free memory")
     return cells
 
 
@@ -77,7 +75,14 @@ def match(
 def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     scan, match = library.deepkits_triage_scan, library.deepkits_triage_match
-    scan.restype, match.restype = ctypes.c_int32, None
-    scan.argtypes = [pointer, *[number] * 3, *[pointer] * 3, number, number, *[pointer] * 5]
+    scan.restype = match.restype = None
+    scan.argtypes = [
+        pointer,
+        *[number] * 3,
+        *[pointer] * 3,
+        number,
+        ctypes.c_char_p,
+        *[pointer] * 5,
+    ]
     match.argtypes = [pointer, *[number] * 3, pointer, number, pointer, pointer, number, pointer]
     return library

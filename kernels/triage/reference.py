@@ -7,6 +7,7 @@ half of some block.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ class Cells:
 
     outside: np.ndarray  # (R, C) uint16: blocks whose mean leaves the envelope by more than levels
     peak: np.ndarray  # (R, C) uint8: by how much the worst block leaves it
-    ridge: np.ndarray  # (R, C, 4) uint16: blocks on a ridge of each of DIRECTIONS
+    ridge: np.ndarray  # (R, C) uint16: blocks on a ridge
     excess: np.ndarray  # (R, C) int32: sum of means less the sum of the envelope's middles
     seen: np.ndarray  # (R, C) uint16: blocks that were looked at; others count nowhere above
 
@@ -35,7 +36,7 @@ class Cells:
         """For frames of H x W pixels."""
         shape = cell_grid(height, width)
         return cls(
-            np.empty(shape, np.uint16), np.empty(shape, np.uint8), np.empty((*shape, 4), np.uint16),
+            np.empty(shape, np.uint16), np.empty(shape, np.uint8), np.empty(shape, np.uint16),
             np.empty(shape, np.int32), np.empty(shape, np.uint16),
         )  # fmt: skip
 
@@ -110,23 +111,24 @@ def check_shifts(name: str, shifts: np.ndarray, wanted: tuple[int, ...], limit: 
         raise ValueError(f"{name} has {shifts.min()}..{shifts.max()} px, beyond {limit}")
 
 
-def check_levels(levels: int, contrast: int) -> None:
+def check_levels(levels: int, contrasts: Sequence[int]) -> None:
     """Make sure that thresholds are grey levels."""
-    for name, value in (("levels", levels), ("contrast", contrast)):
-        if not 0 <= value <= 255:
-            raise ValueError(f"{name}={value} is not in 0..255")
+    if not 0 <= levels <= 255:
+        raise ValueError(f"levels={levels} is not in 0..255")
+    if len(contrasts) != len(DIRECTIONS) or not 0 <= min(contrasts) <= max(contrasts) <= 255:
+        raise ValueError(f"contrasts={contrasts} are not one in 0..255 for each of {DIRECTIONS}")
 
 
 def scan_reference(
     frame: np.ndarray, low: np.ndarray, high: np.ndarray, shifts: np.ndarray,
-    levels: int, contrast: int,
+    levels: int, contrasts: Sequence[int],
 ) -> Cells:  # fmt: skip
     """Count in each cell of a frame what does not look like a good part.
 
     A block of the frame that starts at (y, x), with even y and x, is compared with the envelope at
     (y - dy, x - dx), where (dy, dx) is its cell's shift. Where that is 0..255 nothing is looked at.
     A block is on a ridge if the mean of it and its neighbours along the ridge is above, or below,
-    both means at two blocks to the sides by more than `contrast`.
+    both means at two blocks to the sides by more than its direction's contrast.
 
     Args:
         frame: (H, W) uint8; rows in one piece.
@@ -135,7 +137,7 @@ def scan_reference(
         shifts: (R, C, 2) int32: pixels (y, x) by which the part lies further in the frame than in
             the envelope.
         levels: by how many grey levels a block may leave the envelope.
-        contrast: by how many grey levels a ridge stands out.
+        contrasts: by how many grey levels a ridge stands out, for each of DIRECTIONS.
 
     Raises:
         ValueError: a shape, a type or a value is none of these.
@@ -145,17 +147,19 @@ def scan_reference(
     check_planes("high", high, frame)
     rows, columns = cell_grid(*frame.shape)
     check_shifts("shifts", shifts, (rows, columns, 2), MAX_SHIFT)
-    check_levels(levels, contrast)
+    check_levels(levels, contrasts)
     means = _frame_blocks(frame, rows, columns).astype(np.int32)
     lowest, highest = (_shifted(planes, shifts).astype(np.int32) for planes in (low, high))
     seen = (lowest > 0) | (highest < 255)
     leaves = np.maximum(np.maximum(means - highest, lowest - means), 0)
     middle = (lowest + highest + 1) >> 1
-    ridges = [_ridge(means, along, contrast) & seen for along in _ALONG]
+    ridge = np.zeros(means.shape, bool)
+    for along, contrast in zip(_ALONG, contrasts, strict=True):
+        ridge |= _ridge(means, along) > contrast
     return Cells(
         outside=_per_cell(leaves > levels).astype(np.uint16),
         peak=leaves.reshape(rows, BLOCKS, columns, BLOCKS).max((1, 3)).astype(np.uint8),
-        ridge=np.stack([_per_cell(ridge) for ridge in ridges], -1).astype(np.uint16),
+        ridge=_per_cell(ridge & seen).astype(np.uint16),
         excess=_per_cell(np.where(seen, means - middle, 0)).astype(np.int32),
         seen=_per_cell(seen).astype(np.uint16),
     )
@@ -231,7 +235,7 @@ def _shifted(planes: np.ndarray, shifts: np.ndarray) -> np.ndarray:
     ])  # fmt: skip
 
 
-def _ridge(means: np.ndarray, along: tuple[int, int], contrast: int) -> np.ndarray:
+def _ridge(means: np.ndarray, along: tuple[int, int]) -> np.ndarray:
     margin = 1 + _REACH
     wide = np.pad(means, margin, mode="edge")
 
@@ -246,7 +250,7 @@ def _ridge(means: np.ndarray, along: tuple[int, int], contrast: int) -> np.ndarr
     one, other = at(line, *across, _REACH), at(line, -across[0], -across[1], _REACH)
     here = at(line, 0, 0, _REACH)
     bright, dark = here - np.maximum(one, other), np.minimum(one, other) - here
-    return np.maximum(bright, dark) > contrast
+    return np.maximum(bright, dark)
 
 
 def _per_cell(blocks: np.ndarray) -> np.ndarray:
