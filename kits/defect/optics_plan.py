@@ -23,6 +23,8 @@ from kits.defect.optics_config import OpticsPlanConfig
 # Widths of a defect in pixels that people who plan cameras ask for, at least and in comfort.
 RULE_PX, COMFORT_PX = 3.0, 5.0
 LEVELS = 255
+# Width of a line up to which texture is taken for noise of single pixels.
+MOST_PX = 40.0
 
 
 @dataclass(frozen=True)
@@ -136,10 +138,11 @@ def _is_met(cfg: OpticsPlanConfig) -> bool:
 def _largest_fov(cfg: OpticsPlanConfig) -> float:
     """The largest field of view that does; 0 where none does.
 
-    A small one may fail too, out of focus: so it is looked for from above, then made exact.
+    A small one may fail too, out of focus: so it is looked for from above, then made exact. A line
+    of far more pixels is not asked about: the texture would no longer be noise of single pixels.
     """
     top = cfg.sensor_width_px * cfg.defect_mm / cfg.least_px * (1 - 1e-9)
-    candidates = [float(fov) for fov in np.geomspace(top, top / 1000, 61)]
+    candidates = [float(fov) for fov in np.geomspace(top, top * cfg.least_px / MOST_PX, 41)]
     met = next((n for n, fov in enumerate(candidates) if _is_met(replace(cfg, fov_mm=fov))), None)
     if met is None:
         return 0.0

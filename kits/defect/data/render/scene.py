@@ -43,7 +43,7 @@ class Scene:
         off = product.light.offset[0] / surface.spread[0]
         lobe = surface.specular * math.exp(-0.5 * off**2)
         steep = abs(off) / surface.spread[0] * lobe / (surface.diffuse + lobe)
-        slopes *= np.float32(min(surface.texture / steep, 0.5 * surface.spread[0]))
+        slopes *= np.float32(min(surface.texture / max(steep, 1e-6), 0.5 * surface.spread[0]))
         grain *= np.float32(surface.grain)
         grain += np.float32(1)
         self._slopes, self._grain = slopes, np.maximum(grain, np.float32(0.1), out=grain)

@@ -26,7 +26,7 @@ class ScratchShape:
 
     width_mm: float
     length_mm: float
-    contrast: float  # mean change of brightness over the groove, as a share
+    contrast: float  # mean change of brightness over length times width, as a share
     angle: float  # of its direction, clockwise from the right
     bend: float  # largest distance from the straight line over the length
     wobble_mm: float
@@ -80,7 +80,8 @@ def draw(scene: Scene, shape: ScratchShape, centre: Point, rng: np.random.Genera
         return slope * normal[0], slope * normal[1], np.ones_like(d), inside * depth
 
     tilted, covered = sampled(scene, y + top, x + left, centre, profile, STEPS)
-    change[y, x] = _with_contrast(tilted, covered, shape.contrast, rng)
+    area_px = 2 * half_width * length
+    change[y, x] = _with_contrast(tilted, covered, shape.contrast, area_px, rng)
     cover[y, x] = covered
     ends = path.ends()
     return Damage(
@@ -92,20 +93,24 @@ def draw(scene: Scene, shape: ScratchShape, centre: Point, rng: np.random.Genera
 
 
 def _with_contrast(
-    tilted: np.ndarray, covered: np.ndarray, contrast: float, rng: np.random.Generator
+    tilted: np.ndarray,
+    covered: np.ndarray,
+    contrast: float,
+    area_px: float,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """The walls' light and shadow around a mean change of the whole groove.
 
     A groove that is torn open has bare, rough metal in it: it is darker or brighter as a whole, and
-    most often as its walls are on the mean.
+    most often as its walls are on the mean. All changes add up to `contrast` times its area.
     """
-    weight = covered / max(float(covered.sum()), 1e-6)
-    mean = float((tilted * weight).sum())
+    total = max(float(covered.sum()), 1e-6)
+    mean = float(tilted.sum()) / total
     sign = math.copysign(1.0, mean) if rng.random() < 0.8 else -math.copysign(1.0, mean)
     unlike = tilted - mean * covered
-    rms = math.sqrt(float((unlike**2 * weight).sum()))
+    rms = math.sqrt(float((unlike**2 * covered).sum()) / total)
     scale = min(1.0, MOST_UNLIKE * contrast / max(rms, 1e-6))
-    return scale * unlike + sign * contrast * covered / max(float((covered * weight).sum()), 1e-6)
+    return scale * unlike + sign * contrast * area_px / total * covered
 
 
 class _Path:
