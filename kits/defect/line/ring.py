@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kernels.crc32c import copy_crc32c, crc32c
+from kernels.native import load
 
 MAGIC = b"dkring1\0"
 # Of the whole ring, and of each slot's head; pixels begin at multiples of it.
@@ -43,6 +44,8 @@ class Ring:
     """Slots for mono frames of one size; make one with `create`, open it elsewhere by `attach`."""
 
     def __init__(self, descriptor: int) -> None:
+        # Before the first frame, rather than at it.
+        load()
         self.descriptor = descriptor
         self._memory = mmap.mmap(descriptor, 0)
         magic, self.num_slots, self.height_px, self.width_px, self._slot_bytes = _HEAD.unpack_from(
@@ -58,6 +61,7 @@ class Ring:
         Raises:
             ValueError: a number is below 1.
             OSError: the memory cannot be had.
+            RuntimeError: the native library is not built for this machine.
         """
         if min(num_slots, height_px, width_px) < 1:
             raise ValueError(
