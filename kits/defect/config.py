@@ -9,6 +9,8 @@ from core.compress.config import DistillConfig
 from core.serve.config import ModelFile, ServeConfig
 from core.train.config import TrainConfig
 from kits.defect.data.config import DataConfig, RenderedData, TilingConfig
+from kits.defect.model_config import HalfKitConfig, LossConfig, ModelConfig
+from kits.defect.sampling_config import SamplingConfig
 
 
 @dataclass
@@ -17,6 +19,9 @@ class DefectTrainConfig(TrainConfig):
 
     data: DataConfig = field(default_factory=RenderedData)
     tiling: TilingConfig = field(default_factory=TilingConfig)
+    model: ModelConfig = field(default_factory=HalfKitConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
 
 
 @dataclass

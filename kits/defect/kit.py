@@ -24,6 +24,13 @@ from kits.defect.data.config import (
     VocData,
     YoloData,
 )
+from kits.defect.model_config import (
+    FullConfig,
+    HalfKitConfig,
+    KitConfig,
+    QuarterKitConfig,
+    TinyConfig,
+)
 from kits.defect.optics_config import OpticsPlanConfig
 
 
@@ -66,6 +73,13 @@ KIT = Kit(
             "labelme": LabelmeData,
             "deeppcb": DeepPcbData,
             "neu": NeuData,
+        },
+        "model": {
+            "kit": KitConfig,
+            "kit_half": HalfKitConfig,
+            "kit_quarter": QuarterKitConfig,
+            "yolov7_tiny": TinyConfig,
+            "yolov7": FullConfig,
         },
     },
     build_task=_build_task,
