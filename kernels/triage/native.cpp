@@ -139,7 +139,7 @@ struct Rings {
 
 // What a cell has counted so far; bytes suffice for the 32 rows of blocks of a cell.
 struct Counts {
-  Bytes outside, peak, ridge, seen;
+  Bytes slight, peak, ridge, seen;
   Sums excess;  // modulo 2^64
 };
 
@@ -184,9 +184,14 @@ inline int64_t place(const Envelope& envelope, int64_t y, int64_t c, const int32
 }
 
 struct Levels {
-  Bytes envelope;
+  Bytes slight, strong;
   Bytes ridge[kDirections];
 };
+
+// By how much means leave the envelope.
+inline Bytes leaving(Bytes mean, Bytes low, Bytes high) {
+  return larger(above(mean, high), above(low, mean));
+}
 
 inline void count_row(const Rings& rings, const Envelope& envelope, int64_t y, int64_t first,
                       int64_t last, const int32_t* shifts, const Levels& levels, Counts* counts) {
@@ -205,9 +210,9 @@ inline void count_row(const Rings& rings, const Envelope& envelope, int64_t y, i
     const Bytes mean = load(means + x);
     const Bytes low = load(envelope.low + at), high = load(envelope.high + at);
     const Bytes seen = reinterpret_cast<Bytes>((low | ~high) != 0);
-    const Bytes leaves = larger(above(mean, high), above(low, mean));
+    const Bytes leaves = leaving(mean, low, high);
     Counts& cell = counts[c - first];
-    cell.outside -= reinterpret_cast<Bytes>(leaves > levels.envelope);
+    cell.slight -= reinterpret_cast<Bytes>(leaves > levels.slight);
     cell.peak = larger(cell.peak, leaves);
     cell.seen -= seen;
     cell.excess += sums(mean & seen) - sums(middle(low, high) & seen);
@@ -222,8 +227,44 @@ inline void count_row(const Rings& rings, const Envelope& envelope, int64_t y, i
   }
 }
 
+// Two rows of a cell's pixels and one more to the right; the edge repeated.
+inline const uint8_t* with_next(const uint8_t* row, int64_t width, int64_t x, uint8_t* buffer) {
+  if (x + kCell < width) return row + x;
+  const int64_t count = width - x;
+  memcpy(buffer, row + x, count);
+  memset(buffer + count, row[width - 1], kCell + 1 - count);
+  return buffer;
+}
+
+// Blocks of a cell that leave the envelope, wherever they start.
+inline int64_t count_everywhere(const Frame& frame, const Envelope& envelope, int64_t r, int64_t c,
+                                const int32_t* shift, Bytes levels) {
+  uint8_t one[kCell + 1], other[kCell + 1], means[kBlocks];
+  int64_t found = 0;
+  for (int64_t py = 0; py < 2; ++py) {
+    Bytes counts[2] = {Bytes{}, Bytes{}};
+    for (int64_t y = r * kBlocks; y < (r + 1) * kBlocks; ++y) {
+      const uint8_t* first = frame.pixels + least(2 * y + py, frame.height - 1) * frame.stride;
+      const uint8_t* second = frame.pixels + least(2 * y + py + 1, frame.height - 1) * frame.stride;
+      const uint8_t* upper = with_next(first, frame.width, c * kCell, one);
+      const uint8_t* lower = with_next(second, frame.width, c * kCell, other);
+      for (int64_t px = 0; px < 2; ++px) {
+        const int32_t moved[2] = {static_cast<int32_t>(shift[0] - py),
+                                  static_cast<int32_t>(shift[1] - px)};
+        const int64_t at = place(envelope, y, c, moved);
+        mean_cell(upper + px, lower + px, means);
+        const Bytes leaves = leaving(load(means), load(envelope.low + at), load(envelope.high + at));
+        counts[px] -= reinterpret_cast<Bytes>(leaves > levels);
+      }
+    }
+    found += total(sums(counts[0])) + total(sums(counts[1]));
+  }
+  return found;
+}
+
 struct Output {
   uint16_t* outside;
+  uint16_t* slight;
   uint8_t* peak;
   uint16_t* ridge;
   int32_t* excess;
@@ -231,7 +272,7 @@ struct Output {
 };
 
 inline void write(const Counts& counts, int64_t cell, const Output& out) {
-  out.outside[cell] = static_cast<uint16_t>(total(sums(counts.outside)));
+  out.slight[cell] = static_cast<uint16_t>(total(sums(counts.slight)));
   out.ridge[cell] = static_cast<uint16_t>(total(sums(counts.ridge)));
   out.seen[cell] = static_cast<uint16_t>(total(sums(counts.seen)));
   out.excess[cell] = static_cast<int32_t>(total(counts.excess));
@@ -256,28 +297,38 @@ inline void scan_strip(const Frame& frame, const Envelope& envelope, const Rings
       line_row(rings, y + kReach, bottom, columns);
       count_row(rings, envelope, y, first, last, shifts + 2 * r * frame.columns, levels, counts);
     }
-    for (int64_t c = first; c < last; ++c) write(counts[c - first], r * frame.columns + c, out);
+    for (int64_t c = first; c < last; ++c) {
+      const int64_t cell = r * frame.columns + c;
+      write(counts[c - first], cell, out);
+      out.outside[cell] = 0;
+      if (out.slight[cell] > 0) {
+        out.outside[cell] = static_cast<uint16_t>(
+            count_everywhere(frame, envelope, r, c, shifts + 2 * cell, levels.strong));
+      }
+    }
   }
 }
 
 }  // namespace triage
 
 // frame: (H, W) uint8; low, high: (4, 32 R + 32, 32 C + 32) uint8; shifts: (R, C, 2) int32;
-// contrasts: one for each direction; the outputs (R, C).
+// levels: slight and strong; contrasts: one for each direction; the outputs (R, C).
 extern "C" void deepkits_triage_scan(const uint8_t* pixels, int64_t stride, int64_t height,
                                      int64_t width, const uint8_t* low, const uint8_t* high,
-                                     const int32_t* shifts, int64_t levels,
-                                     const uint8_t* contrasts, uint16_t* outside, uint8_t* peak,
-                                     uint16_t* ridge, int32_t* excess, uint16_t* seen) {
+                                     const int32_t* shifts, const uint8_t* levels,
+                                     const uint8_t* contrasts, uint16_t* outside, uint16_t* slight,
+                                     uint8_t* peak, uint16_t* ridge, int32_t* excess,
+                                     uint16_t* seen) {
   using namespace triage;
   const int64_t rows = (height + kCell - 1) / kCell, columns = (width + kCell - 1) / kCell;
   const Frame frame = {pixels, stride, height, width, rows, columns};
   const int64_t envelope_stride = columns * kBlocks + 2 * kPad;
   const Envelope envelope = {low, high, envelope_stride,
                              envelope_stride * (rows * kBlocks + 2 * kPad)};
-  const Output out = {outside, peak, ridge, excess, seen};
+  const Output out = {outside, slight, peak, ridge, excess, seen};
   Levels limits;
-  limits.envelope = splat(levels);
+  limits.slight = splat(levels[0]);
+  limits.strong = splat(levels[1]);
   for (int64_t d = 0; d < kDirections; ++d) limits.ridge[d] = splat(contrasts[d]);
   alignas(64) uint8_t memory[kRingRows * kRowBytes];
   // The outermost bytes of the means only reach lines that nothing reads; they need some value.

@@ -10,7 +10,7 @@ import numpy as np
 from kernels.native import load
 from kernels.triage.reference import (
     MAX_SHIFT,
-    Cells,
+    Counts,
     cell_grid,
     check_frame,
     check_levels,
@@ -26,9 +26,9 @@ def scan(
     high: np.ndarray,
     shifts: np.ndarray,
     *,
-    levels: int,
+    levels: tuple[int, int],
     contrasts: Sequence[int],
-) -> Cells:
+) -> Counts:
     """Count in each cell of a frame what does not look like a good part.
 
     See `scan_reference`; the frame may be a view whose rows are further apart.
@@ -42,12 +42,12 @@ def scan(
     check_planes("high", high, frame)
     check_shifts("shifts", shifts, (*cell_grid(*frame.shape), 2), MAX_SHIFT)
     check_levels(levels, contrasts)
-    cells = Cells.empty(*frame.shape)
+    cells = Counts.empty(*frame.shape)
     _declare(load()).deepkits_triage_scan(
         frame.ctypes.data, frame.strides[0], *frame.shape,
-        low.ctypes.data, high.ctypes.data, shifts.ctypes.data, levels, bytes(contrasts),
-        cells.outside.ctypes.data, cells.peak.ctypes.data, cells.ridge.ctypes.data,
-        cells.excess.ctypes.data, cells.seen.ctypes.data,
+        low.ctypes.data, high.ctypes.data, shifts.ctypes.data, bytes(levels), bytes(contrasts),
+        cells.outside.ctypes.data, cells.slight.ctypes.data, cells.peak.ctypes.data,
+        cells.ridge.ctypes.data, cells.excess.ctypes.data, cells.seen.ctypes.data,
     )  # fmt: skip
     return cells
 
@@ -76,13 +76,7 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     scan, match = library.deepkits_triage_scan, library.deepkits_triage_match
     scan.restype = match.restype = None
-    scan.argtypes = [
-        pointer,
-        *[number] * 3,
-        *[pointer] * 3,
-        number,
-        ctypes.c_char_p,
-        *[pointer] * 5,
-    ]
+    levels = ctypes.c_char_p
+    scan.argtypes = [pointer, *[number] * 3, *[pointer] * 3, levels, levels, *[pointer] * 6]
     match.argtypes = [pointer, *[number] * 3, pointer, number, pointer, pointer, number, pointer]
     return library

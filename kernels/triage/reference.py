@@ -22,22 +22,25 @@ _REACH = 2  # blocks across, from a ridge to its sides
 
 
 @dataclass(frozen=True)
-class Cells:
-    """What was counted in each cell; every block is counted in one cell."""
+class Counts:
+    """What was counted in each cell. Blocks start at even pixels unless told otherwise."""
 
-    outside: np.ndarray  # (R, C) uint16: blocks whose mean leaves the envelope by more than levels
+    # (R, C) uint16: blocks that leave the envelope by more than the strong level, of those that
+    # start anywhere in the cell; 0 where `slight` is.
+    outside: np.ndarray
+    slight: np.ndarray  # (R, C) uint16: blocks that leave it by more than the slight level
     peak: np.ndarray  # (R, C) uint8: by how much the worst block leaves it
     ridge: np.ndarray  # (R, C) uint16: blocks on a ridge
     excess: np.ndarray  # (R, C) int32: sum of means less the sum of the envelope's middles
     seen: np.ndarray  # (R, C) uint16: blocks that were looked at; others count nowhere above
 
     @classmethod
-    def empty(cls, height: int, width: int) -> Cells:
+    def empty(cls, height: int, width: int) -> Counts:
         """For frames of H x W pixels."""
         shape = cell_grid(height, width)
         return cls(
-            np.empty(shape, np.uint16), np.empty(shape, np.uint8), np.empty(shape, np.uint16),
-            np.empty(shape, np.int32), np.empty(shape, np.uint16),
+            np.empty(shape, np.uint16), np.empty(shape, np.uint16), np.empty(shape, np.uint8),
+            np.empty(shape, np.uint16), np.empty(shape, np.int32), np.empty(shape, np.uint16),
         )  # fmt: skip
 
 
@@ -111,10 +114,10 @@ def check_shifts(name: str, shifts: np.ndarray, wanted: tuple[int, ...], limit: 
         raise ValueError(f"{name} has {shifts.min()}..{shifts.max()} px, beyond {limit}")
 
 
-def check_levels(levels: int, contrasts: Sequence[int]) -> None:
+def check_levels(levels: tuple[int, int], contrasts: Sequence[int]) -> None:
     """Make sure that thresholds are grey levels."""
-    if not 0 <= levels <= 255:
-        raise ValueError(f"levels={levels} is not in 0..255")
+    if len(levels) != 2 or not 0 <= levels[0] <= levels[1] <= 255:
+        raise ValueError(f"levels={levels} are not (slight, strong) in 0..255, the second no less")
     if len(contrasts) != len(DIRECTIONS) or not 0 <= min(contrasts) <= max(contrasts) <= 255:
         raise ValueError(f"contrasts={contrasts} are not one in 0..255 for each of {DIRECTIONS}")
 
@@ -122,7 +125,7 @@ def check_levels(levels: int, contrasts: Sequence[int]) -> None:
 def scan_reference(
     frame: np.ndarray, low: np.ndarray, high: np.ndarray, shifts: np.ndarray,
     levels: int, contrasts: Sequence[int],
-) -> Cells:  # fmt: skip
+) -> Counts:  # fmt: skip
     """Count in each cell of a frame what does not look like a good part.
 
     A block of the frame that starts at (y, x), with even y and x, is compared with the envelope at
@@ -136,7 +139,9 @@ def scan_reference(
         high: the same, its upper side.
         shifts: (R, C, 2) int32: pixels (y, x) by which the part lies further in the frame than in
             the envelope.
-        levels: by how many grey levels a block may leave the envelope.
+        levels: by how many grey levels a block may leave the envelope: slightly; and strongly. A
+            mark of 2 px fills no block that starts at even pixels, so where one is slightly
+            outside, all blocks are looked at.
         contrasts: by how many grey levels a ridge stands out, for each of DIRECTIONS.
 
     Raises:
@@ -148,16 +153,20 @@ def scan_reference(
     rows, columns = cell_grid(*frame.shape)
     check_shifts("shifts", shifts, (rows, columns, 2), MAX_SHIFT)
     check_levels(levels, contrasts)
-    means = _frame_blocks(frame, rows, columns).astype(np.int32)
-    lowest, highest = (_shifted(planes, shifts).astype(np.int32) for planes in (low, high))
+    means, lowest, highest = _compared(frame, low, high, shifts, (0, 0))
+    leaves = _leaving(means, lowest, highest)
+    slight = _per_cell(leaves > levels[0])
+    outside = np.zeros_like(slight)
+    for phase in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        outside += _per_cell(_leaving(*_compared(frame, low, high, shifts, phase)) > levels[1])
     seen = (lowest > 0) | (highest < 255)
-    leaves = np.maximum(np.maximum(means - highest, lowest - means), 0)
     middle = (lowest + highest + 1) >> 1
     ridge = np.zeros(means.shape, bool)
     for along, contrast in zip(_ALONG, contrasts, strict=True):
         ridge |= _ridge(means, along) > contrast
-    return Cells(
-        outside=_per_cell(leaves > levels).astype(np.uint16),
+    return Counts(
+        outside=np.where(slight > 0, outside, 0).astype(np.uint16),
+        slight=slight.astype(np.uint16),
         peak=leaves.reshape(rows, BLOCKS, columns, BLOCKS).max((1, 3)).astype(np.uint8),
         ridge=_per_cell(ridge & seen).astype(np.uint16),
         excess=_per_cell(np.where(seen, means - middle, 0)).astype(np.int32),
@@ -215,9 +224,21 @@ def check_match(
         raise ValueError(f"patches reach {patches.min(0)}..{patches.max(0)}, outside the cells")
 
 
-def _frame_blocks(frame: np.ndarray, rows: int, columns: int) -> np.ndarray:
+def _compared(
+    frame: np.ndarray, low: np.ndarray, high: np.ndarray, shifts: np.ndarray, phase: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means of the blocks that start at (2 y + phase[0], 2 x + phase[1]), and their envelope."""
+    rows, columns, _ = shifts.shape
     down, right = rows * CELL - frame.shape[0], columns * CELL - frame.shape[1]
-    return block_means(np.pad(frame, ((0, down), (0, right)), mode="edge"))[::2, ::2]
+    means = block_means(np.pad(frame, ((0, down + 1), (0, right + 1)), mode="edge"))
+    means = means[phase[0] : rows * CELL + phase[0] : 2, phase[1] : columns * CELL + phase[1] : 2]
+    moved = shifts - np.array(phase)
+    lowest, highest = (_shifted(planes, moved).astype(np.int32) for planes in (low, high))
+    return means.astype(np.int32), lowest, highest
+
+
+def _leaving(means: np.ndarray, lowest: np.ndarray, highest: np.ndarray) -> np.ndarray:
+    return np.maximum(np.maximum(means - highest, lowest - means), 0)
 
 
 def _window(planes: np.ndarray, y: int, x: int) -> np.ndarray:

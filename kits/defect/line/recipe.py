@@ -72,14 +72,36 @@ class Rule:
 
 @dataclass(frozen=True)
 class Limits:
-    """Above which a cell of the triage is flagged; `kernels.triage` says what is counted."""
+    """From which on a cell is flagged; `kernels.triage` says what is counted."""
 
-    # 2x2 blocks of pixels that are wholly outside the envelope.
-    envelope_blocks: int = 4
-    # Grey levels by which a point must stand out from both its sides to count as a ridge point.
-    ridge_contrast: int = 255
+    # Blocks of 2x2 pixels that leave the envelope by more than so many grey levels: a few that
+    # leave it far, or many that leave it slightly.
+    outside_blocks: int = 1
+    outside_levels: int = 128
+    slight_blocks: int = 8
+    slight_levels: int = 100
+    # Blocks on ridges, beyond those of good parts; a ridge stands out from both its sides by more
+    # than so many grey levels, for ridges that run horizontally, vertically, falling, rising.
+    ridge_blocks: int = 8
+    ridge_contrasts: tuple[int, int, int, int] = (255, 255, 255, 255)
     # Grey levels by which a cell's mean may differ from what was learned, both ways.
     stain_levels: float = 255.0
+    # Grey levels between part and template above which there is no such part.
+    mismatch_levels: float = 255.0
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("outside_blocks", "slight_blocks", "ridge_blocks", "stain_levels"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"limits.{name}={getattr(self, name)} is not positive")
+        levels = (self.slight_levels, self.outside_levels, *self.ridge_contrasts)
+        if len(levels) != 6 or not 0 <= min(levels) <= max(levels) <= 255:
+            raise ValueError(f"limits have levels={levels}, not six in 0..255")
+        if self.slight_levels > self.outside_levels:
+            raise ValueError(
+                f"limits.slight_levels={self.slight_levels} is above "
+                f"outside_levels={self.outside_levels}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,9 +215,13 @@ def _recipe(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Recipe:
     parts = {
         "zones": zones,
         "rules": tuple(Rule(**rule) for rule in settings["rules"]),
-        "limits": Limits(**settings["limits"]),
+        "limits": _limits(settings["limits"]),
     }
     return Recipe(**(settings | parts), arrays=arrays)
+
+
+def _limits(settings: dict[str, Any]) -> Limits:
+    return Limits(**(settings | {"ridge_contrasts": tuple(settings["ridge_contrasts"])}))
 
 
 def _array_bytes(array: np.ndarray) -> bytes:

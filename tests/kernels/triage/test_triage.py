@@ -17,7 +17,16 @@ from kernels.triage import (
 )
 from kernels.triage.reference import match_reference, scan_reference
 
-SIZES = [(64, 64), (65, 127), (128, 192), (101, 131), (131, 515), (64, 1279), (70, 4097), (64, 8257)]
+SIZES = [
+    (64, 64),
+    (65, 127),
+    (128, 192),
+    (101, 131),
+    (131, 515),
+    (64, 1279),
+    (70, 4097),
+    (64, 8257),
+]
 
 
 def instruction_sets():
@@ -60,7 +69,11 @@ def world(seed, shape, kind):
 @pytest.mark.parametrize("shape", SIZES)
 def test_scan_equals_the_reference_to_the_bit(instruction_set, shape, kind):
     given = world(5, shape, kind)
-    for levels, contrasts in ((0, [0] * 4), (7, [12, 9, 30, 0]), (255, [9, 255, 255, 255])):
+    for levels, contrasts in (
+        ((0, 0), [0] * 4),
+        ((7, 30), [12, 9, 30, 0]),
+        ((99, 255), [9, 255, 255, 255]),
+    ):
         found = scan(*given, levels=levels, contrasts=contrasts)
         wanted = scan_reference(*given, levels, contrasts)
         for name, column in vars(wanted).items():
@@ -84,8 +97,8 @@ def test_reads_a_view_of_a_larger_frame_in_place():
     whole = np.zeros((200, 300), np.uint8)
     view = whole[11:139, 7:199]
     view[:] = frame
-    found = scan(view, low, high, shifts, levels=9, contrasts=[9] * 4)
-    wanted = scan(frame, low, high, shifts, levels=9, contrasts=[9] * 4)
+    found = scan(view, low, high, shifts, levels=(9, 9), contrasts=[9] * 4)
+    wanted = scan(frame, low, high, shifts, levels=(9, 9), contrasts=[9] * 4)
     np.testing.assert_array_equal(found.outside, wanted.outside)
     np.testing.assert_array_equal(found.ridge, wanted.ridge)
 
@@ -107,10 +120,23 @@ def learned(part, margin):
 def test_a_mark_of_two_pixels_leaves_the_envelope_wherever_it_lies():
     part = good_part()
     shifts = np.zeros((3, 4, 2), np.int32)
+    for y, x in ((70, 70), (71, 70), (70, 71), (71, 71), (127, 191)):
+        frame = part.copy()
+        frame[y : y + 2, x : x + 2] -= 80
+        cells = scan(frame, *learned(part, 8), shifts, levels=(9, 65), contrasts=[20] * 4)
+        cell = y // 64, x // 64
+        assert cells.slight[cell] >= 1
+        assert cells.outside[cell] == 1
+        assert cells.outside.sum() == 1
+
+
+def test_a_mark_of_three_pixels_fills_a_block_that_starts_at_even_pixels():
+    part = good_part()
+    shifts = np.zeros((3, 4, 2), np.int32)
     for y, x in ((70, 70), (71, 70), (70, 71), (71, 71)):
         frame = part.copy()
         frame[y : y + 3, x : x + 3] -= 60
-        cells = scan(frame, *learned(part, 8), shifts, levels=12, contrasts=[20] * 4)
+        cells = scan(frame, *learned(part, 8), shifts, levels=(12, 12), contrasts=[20] * 4)
         assert cells.outside[1, 1] >= 1
         assert cells.peak[1, 1] >= 30
         assert cells.outside.sum() == cells.outside[1, 1]
@@ -121,9 +147,10 @@ def test_a_part_that_moved_is_compared_where_it_was():
     part, moved = wide[40:232, 40:296], wide[33:225, 49:305]
     shifts = np.full((3, 4, 2), (7, -9), np.int32)
     assert (
-        scan(moved, *learned(part, 0), 0 * shifts, levels=9, contrasts=[9] * 4).outside.sum() > 5000
+        scan(moved, *learned(part, 0), 0 * shifts, levels=(9, 9), contrasts=[9] * 4).outside.sum()
+        > 5000
     )
-    cells = scan(moved, *learned(part, 0), shifts, levels=0, contrasts=[9] * 4)
+    cells = scan(moved, *learned(part, 0), shifts, levels=(0, 0), contrasts=[9] * 4)
     assert cells.outside.sum() == 0
     assert cells.seen.sum() == (192 - 8) / 2 * (256 - 10) / 2  # the rest was out of view then
     patches = np.array([[1, 1], [1, 2]], np.int32)
@@ -148,7 +175,7 @@ def test_a_scratch_is_a_ridge_of_its_direction(direction, step, levels):
     found = {}
     for name in DIRECTIONS:
         contrasts = [10 if other == name else 255 for other in DIRECTIONS]
-        cells = scan(part, low, high, still, levels=255, contrasts=contrasts)
+        cells = scan(part, low, high, still, levels=(255, 255), contrasts=contrasts)
         found[name] = cells.ridge.sum()
         assert cells.outside.sum() == 0
     assert max(found, key=found.get) == direction
@@ -159,7 +186,7 @@ def test_an_edge_is_no_ridge():
     part = np.full((128, 128), 40, np.uint8)
     part[:, 61:] = 200
     low, high = learned(part, 20)
-    cells = scan(part, low, high, np.zeros((2, 2, 2), np.int32), levels=0, contrasts=[5] * 4)
+    cells = scan(part, low, high, np.zeros((2, 2, 2), np.int32), levels=(0, 0), contrasts=[5] * 4)
     assert cells.ridge.sum() == 0
 
 
@@ -168,7 +195,7 @@ def test_a_stain_shifts_its_cells_mean_alone():
     frame = part.copy()
     frame[64:128, 128:192] += 3
     cells = scan(
-        frame, *learned(part, 20), np.zeros((3, 4, 2), np.int32), levels=0, contrasts=[255] * 4
+        frame, *learned(part, 20), np.zeros((3, 4, 2), np.int32), levels=(0, 0), contrasts=[255] * 4
     )
     assert cells.outside.sum() == 0
     mean = cells.excess / cells.seen
@@ -181,7 +208,7 @@ def test_what_the_envelope_leaves_open_is_not_looked_at():
     part, frame = good_part(), texture(3, (192, 256), "noise")
     low, high = learned(part, 3)
     low[:], high[:] = 0, 255
-    cells = scan(frame, low, high, np.zeros((3, 4, 2), np.int32), levels=0, contrasts=[0] * 4)
+    cells = scan(frame, low, high, np.zeros((3, 4, 2), np.int32), levels=(0, 0), contrasts=[0] * 4)
     assert all(not column.any() for column in vars(cells).values())
 
 
@@ -195,7 +222,8 @@ def test_what_the_envelope_leaves_open_is_not_looked_at():
         ({"high": np.zeros((4, 128, 128), np.int8)}, "high is int8"),
         ({"shifts": np.zeros((2, 2, 2), np.int64)}, "shifts is int64"),
         ({"shifts": np.full((2, 2, 2), MAX_SHIFT + 1, np.int32)}, "beyond 30"),
-        ({"levels": 256}, "levels=256"),
+        ({"levels": (0, 256)}, "levels="),
+        ({"levels": (2, 1)}, "levels="),
         ({"contrasts": [0, 0, -1, 0]}, "contrasts="),
     ],
 )
@@ -203,7 +231,7 @@ def test_scan_refuses_what_it_cannot_read(change, told):
     frame, low, high, shifts = world(3, (128, 128), "smooth")
     given = {"frame": frame, "low": low, "high": high, "shifts": shifts}
     with pytest.raises(ValueError, match=told):
-        scan(**(given | {"levels": 1, "contrasts": [1] * 4} | change))
+        scan(**(given | {"levels": (1, 1), "contrasts": [1] * 4} | change))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def test_comes_back_as_it_was_written(tmp_path):
     given = recipe(
         zones=(CORNER, Zone("label", CORNER.polygon_px, is_ignored=True)),
         rules=(Rule("scratch", "corner", max_length_mm=2.0, max_count=1), Rule(max_area_mm2=0.1)),
-        limits=Limits(envelope_blocks=7),
+        limits=Limits(outside_blocks=7, ridge_contrasts=(1, 2, 3, 4)),
         arrays={"low": np.arange(6, dtype=np.uint8).reshape(2, 3)},
         notes={"images": 20, "cannot_promise": ["缺陷"]},
     )

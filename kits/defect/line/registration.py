@@ -1,0 +1,222 @@
+"""Where a part lies in a frame: to a fraction of a pixel as a whole, to a pixel for each cell.
+
+A few anchors, far apart, follow the part from frame to frame: each is looked for near where the
+last frame had it, and a plane through what they say tells shift, turn and stretch. From there the
+best patch of each group of cells looks for its own rest, together with its neighbours: a warped
+part, a camera that trembles line by line. Numpy and the native kernel.
+
+Dimensions: H, W pixels; R, C cells; G, K rows and columns of groups; P patches. Shifts are (y, x):
+by how much the part lies further down and right than in the template.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from kernels.triage import CELL, MAX_SHIFT, block_means, cell_grid, match, to_planes
+
+MOST_GROUPS = 150  # up to which each cell may have a patch of its own
+ANCHORS_A_SIDE = 5
+SEARCH_PX = 24  # around the template's place, when the part is not where it was
+FOLLOW_PX = 4  # around the last frame's place
+REST_PX = 2  # around what the anchors say
+AGREE_PX = 3  # within which of the common shift an anchor is believed at first
+FIT_PX = 1.0  # and of the plane, in the end
+# Sums of differences that a pixel of rest has to be worth: flat cells stay where the rest is.
+REST_COST = 128
+BLOCKS_A_CELL = (CELL // 2) ** 2
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Cells by which a part is recognised: the most textured one of each group of cells."""
+
+    cells: np.ndarray  # (G, K, 2) int32
+    strength: np.ndarray  # (G, K) float32: of its texture in its weakest direction
+    side: int  # of a group, in cells
+
+    @property
+    def anchors(self) -> np.ndarray:
+        """(P,) the strongest patch of each part of the frame, as indices of all."""
+        height, width = self.strength.shape
+        parts = min(ANCHORS_A_SIDE, height), min(ANCHORS_A_SIDE, width)
+        rows = np.linspace(0, height, parts[0] + 1).astype(int)
+        columns = np.linspace(0, width, parts[1] + 1).astype(int)
+        found = []
+        for top, bottom in pairwise(rows):
+            for left, right in pairwise(columns):
+                best = np.argmax(self.strength[top:bottom, left:right])
+                row, column = divmod(int(best), right - left)
+                found.append((top + row) * width + left + column)
+        return np.array(found)
+
+
+def choose_patches(template: np.ndarray) -> Patches:
+    """Find the cells that say most about where a part lies.
+
+    Args:
+        template: (H, W) uint8 of a good part.
+    """
+    rows, columns = cell_grid(*template.shape)
+    strength = _strength(template, rows, columns)
+    side = 1
+    while -(-rows // side) * -(-columns // side) > MOST_GROUPS:
+        side += 1
+    height, width = -(-rows // side), -(-columns // side)
+    padded = np.full((height * side, width * side), -1.0, np.float32)
+    padded[:rows, :columns] = strength
+    groups = padded.reshape(height, side, width, side).swapaxes(1, 2).reshape(height, width, -1)
+    best = groups.argmax(-1)
+    cells = np.stack(
+        [best // side + side * np.arange(height)[:, None], best % side + side * np.arange(width)],
+        -1,
+    )
+    return Patches(cells.astype(np.int32), groups.max(-1), side)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a part lies."""
+
+    shifts: np.ndarray  # (R, C, 2) int32
+    shift_px: tuple[float, float]  # (y, x) of the whole part, at its middle
+    mismatch: float  # grey levels between blocks of the part and of the template, at their best
+
+
+class Registration:
+    """Follows parts of one template; remembers where the last one lay."""
+
+    def __init__(self, template: np.ndarray) -> None:
+        self._grid = cell_grid(*template.shape)
+        self._reference = to_planes(block_means(template), 0)
+        patches = choose_patches(template)
+        self._side = patches.side
+        self._groups = patches.strength.shape
+        self._patches = np.ascontiguousarray(patches.cells.reshape(-1, 2))
+        self._anchors = np.ascontiguousarray(self._patches[patches.anchors])
+        self._design = _design(self._patches, self._grid)
+        self._anchor_design = self._design[patches.anchors]
+        self._place = np.zeros((3, 2))  # shift at the middle; its growth downwards, to the right
+        self._radius = SEARCH_PX
+
+    def locate(self, frame: np.ndarray) -> Placement:
+        """Find the part.
+
+        Args:
+            frame: (H, W) uint8 of the template's size.
+        """
+        place, is_sure = self._follow(frame, self._radius)
+        if not is_sure and self._radius != SEARCH_PX:
+            self._place = np.zeros((3, 2))
+            place, is_sure = self._follow(frame, SEARCH_PX)
+        self._place = place if is_sure else np.zeros((3, 2))
+        self._radius = FOLLOW_PX if is_sure else SEARCH_PX
+        shifts, mismatch = self._rest(frame, place)
+        return Placement(shifts, (float(place[0, 0]), float(place[0, 1])), mismatch)
+
+    def _follow(self, frame: np.ndarray, radius: int) -> tuple[np.ndarray, bool]:
+        """The plane of shifts that the anchors agree on; whether they do."""
+        base = _whole(self._anchor_design @ self._place)
+        sums = match(frame, self._reference, self._anchors, base, radius)
+        if radius > FOLLOW_PX:
+            common = _best(sums.sum(0, dtype=np.int64)[None], radius)[0][0]
+            base = base + common
+            sums = match(frame, self._reference, self._anchors, base, FOLLOW_PX)
+        best, fraction = _best(sums, FOLLOW_PX)
+        is_inside = np.abs(best).max(1) < FOLLOW_PX
+        is_inside &= sums.any((1, 2))
+        shifts = base + best + fraction
+        if not is_inside.any():
+            return self._place, False
+        middle = np.median(shifts[is_inside], 0)
+        place = np.zeros((3, 2))
+        place[0] = middle
+        is_near = is_inside & (np.abs(shifts - middle).max(1) <= AGREE_PX)
+        for limit in (AGREE_PX, FIT_PX):
+            if is_near.sum() < 6:
+                break
+            place = _fit(self._anchor_design[is_near], shifts[is_near])
+            off = np.abs(self._anchor_design @ place - shifts).max(1)
+            is_near = is_inside & (off <= min(limit, AGREE_PX))
+        is_sure = 2 * is_near.sum() >= len(base) and np.abs(place[0]).max() <= SEARCH_PX
+        return place, bool(is_sure)
+
+    def _rest(self, frame: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, float]:
+        base = _whole(self._design @ place)
+        sums = match(frame, self._reference, self._patches, base, REST_PX)
+        size = 2 * REST_PX + 1
+        grid = np.zeros((self._groups[0] + 2, self._groups[1] + 2, size, size), np.int64)
+        grid[1:-1, 1:-1] = sums.reshape(*self._groups, size, size)
+        rows = grid[:-2] + grid[1:-1] + grid[2:]
+        around = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+        away = np.abs(np.arange(size) - REST_PX)
+        around += REST_COST * (away[:, None] + away)
+        place_of_best = around.reshape(len(base), -1).argmin(1)
+        best = np.stack(divmod(place_of_best, size), -1) - REST_PX
+        groups = np.clip(base + best, -MAX_SHIFT, MAX_SHIFT).astype(np.int32)
+        cells = groups.reshape(*self._groups, 2).repeat(self._side, 0).repeat(self._side, 1)
+        lowest = sums.reshape(len(base), -1).min(1)
+        is_seen = sums.any((1, 2))
+        mismatch = float(np.median(lowest[is_seen])) / BLOCKS_A_CELL if is_seen.any() else 255.0
+        return np.ascontiguousarray(cells[: self._grid[0], : self._grid[1]]), mismatch
+
+
+def _strength(template: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """(R, C) of each cell: the smaller eigenvalue of the mean of its gradients' squares."""
+    means = block_means(template)[::2, ::2].astype(np.float32)
+    down, right = np.zeros_like(means), np.zeros_like(means)
+    down[1:-1] = means[2:] - means[:-2]
+    right[:, 1:-1] = means[:, 2:] - means[:, :-2]
+    half = CELL // 2
+    room = ((0, rows * half - means.shape[0]), (0, columns * half - means.shape[1]))
+
+    def per_cell(values: np.ndarray) -> np.ndarray:
+        padded = np.pad(values, room)
+        return padded.reshape(rows, half, columns, half).mean((1, 3))
+
+    a, b, c = per_cell(down * down), per_cell(right * right), per_cell(down * right)
+    weakest = (a + b) / 2 - np.sqrt(((a - b) / 2) ** 2 + c * c)
+    # A cell that is not wholly in the frame can never be matched.
+    weakest[template.shape[0] // CELL :] = -1
+    weakest[:, template.shape[1] // CELL :] = -1
+    return weakest
+
+
+def _design(patches: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """(P, 3): 1, and the place of each patch in -1..1 of the frame."""
+    centre = (np.array(grid) - 1) / 2
+    return np.column_stack([np.ones(len(patches)), (patches - centre) / np.maximum(centre, 1)])
+
+
+def _fit(design: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+    # A little weight for "neither turned nor stretched", which few anchors cannot know.
+    normal = design.T @ design + np.diag([0.0, 0.1, 0.1])
+    return np.linalg.solve(normal, design.T @ shifts)
+
+
+def _whole(shifts: np.ndarray) -> np.ndarray:
+    return np.rint(shifts).astype(np.int32)
+
+
+def _best(sums: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
+    """(P, 2) int32 where the sums are least, and the fraction that a parabola adds."""
+    size = 2 * radius + 1
+    at = sums.reshape(len(sums), -1).argmin(1)
+    best = np.stack(divmod(at, size), -1)
+    inner = np.clip(best, 1, size - 2)
+    each = np.arange(len(sums))
+    y, x = inner.T
+    here = sums[each, y, x].astype(np.float64)
+    sides = (
+        (sums[each, y - 1, x], sums[each, y + 1, x]), (sums[each, y, x - 1], sums[each, y, x + 1])
+    )  # fmt: skip
+    fraction = np.zeros(best.shape)
+    for axis, (before, after) in enumerate(sides):
+        # A sum of absolute differences is a V: its sides are as steep.
+        rise = np.maximum(np.maximum(before, after) - here, 1)
+        fraction[:, axis] = (before.astype(np.float64) - after) / (2 * rise)
+    fraction[(inner != best).any(1)] = 0
+    return (best - radius).astype(np.int32), np.clip(fraction, -0.5, 0.5)
