@@ -54,7 +54,8 @@ class RenderedData(DataConfig):
     template_light: float = 0.02
     # Kinds of defects, drawn with equal chance.
     defects: tuple[str, ...] = DEFECTS
-    # Share of images without any defect, and the mean number of defects in the others.
+    # Share of images without any defect, and the mean number of defects in the others, as far as
+    # they find room on the part.
     clean: float = 0.25
     mean_defects: float = 2.0
     # Of scratches: widths and lengths on the part, and how far brightness changes, as a share.
@@ -102,6 +103,25 @@ class RenderedData(DataConfig):
                     f"data.{name}={list(pair)} is not a range from {low:g} to {high:g}; "
                     f"set data.{name}=[low,high]"
                 )
+
+
+@dataclass
+class RenderConfig:
+    """`python -m kits.defect.render`."""
+
+    # A new folder; it gets images/, templates/ and labels.json.
+    output: str = "???"
+    # Which images: train, validation, test or all.
+    split: str = "train"
+    # Another source is written in the same form.
+    data: DataConfig = field(default_factory=RenderedData)
+
+    def __post_init__(self) -> None:
+        """Check names."""
+        if self.split not in ("train", "validation", "test", "all"):
+            raise ValueError(
+                f"split={self.split!r} is not one of train, validation, test, all; set split"
+            )
 
 
 @dataclass
