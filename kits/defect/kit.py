@@ -20,6 +20,7 @@ from kits.defect.data.config import (
     DeepPcbData,
     LabelmeData,
     NeuData,
+    RenderConfig,
     RenderedData,
     VocData,
     YoloData,
@@ -63,6 +64,7 @@ KIT = Kit(
         "learn": LearnConfig,
         "inspect": InspectConfig,
         "optics": OpticsPlanConfig,
+        "render": RenderConfig,
     },
     groups={
         "data": {
