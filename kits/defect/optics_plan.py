@@ -7,6 +7,10 @@ over where it falls between pixels. Noise is that of shot, read-out and rounding
 surface's texture. d' = sqrt(E) / noise; a trained detector reaches `efficiency` of it. A frame
 offers as many places and directions for such a line as pi / 2 * pixels / w^2; at the allowed rate
 of false rejects that gives a threshold z, and detection = Phi(efficiency * d' - z).
+
+Texture is not white. On rendered surfaces an observer who knows the texture's spectrum reaches 0.5
+(along the brush, textured) to 2.7 (across it) of this d', one who takes it for white 0.2 to 1.0
+(tests/kits/defect/test_optics_plan.py): hence an efficiency of 0.5.
 """
 
 from __future__ import annotations

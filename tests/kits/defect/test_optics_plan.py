@@ -1,14 +1,16 @@
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from scipy import fft, ndimage
 
 from kits.defect.data.render import scratch
-from kits.defect.data.render.camera import blur_window
-from kits.defect.data.render.product import Light, Product, Surface
+from kits.defect.data.render.camera import blur, blur_window, noise_of
+from kits.defect.data.render.product import Light, Product, Surface, draw_product
 from kits.defect.data.render.scene import Scene
-from kits.defect.optics_config import OpticsPlanConfig
+from kits.defect.data.render.texture import synthesise
+from kits.defect.optics_config import OpticsConfig, OpticsPlanConfig
 from kits.defect.optics_plan import check_optics, plan_for, plan_optics
 
 
@@ -97,3 +99,44 @@ def test_the_plan_predicts_what_the_renderer_shows():
     report = plan_optics(cfg)
     noise = report.contrast_seen * cfg.level / report.contrast_to_noise
     assert math.sqrt(np.mean(seen)) / noise == pytest.approx(report.d_prime, rel=0.1)
+
+
+def observed_d_prime(cfg, kind, number, angle_to_texture):
+    """Of a line on a rendered surface, for an observer who knows the texture's spectrum."""
+    size = 256
+    optics = {field.name: getattr(cfg, field.name) for field in fields(OpticsConfig)}
+    product = draw_product(kind, cfg, np.random.default_rng(number), layout=False)
+    hann = np.hanning(size)[:, None] * np.hanning(size)[None, :]
+    power, texture = 0.0, []
+    for part in range(8):
+        rng = np.random.default_rng([number, part])
+        textures = synthesise(product.surface, (size + 32, size + 32), cfg.mm_per_px, rng)
+        scene = Scene(product, OpticsConfig(**optics), (1000, 1800), *textures)
+        (clean,) = blur(cfg, scene.whole(), ((0.0, 0.0),))
+        seen = clean[16:-16, 16:-16]
+        texture.append((seen - ndimage.uniform_filter(seen, 31)).std() / seen.mean())
+        seen = seen + noise_of(cfg, seen) * rng.standard_normal(seen.shape)
+        power = power + np.abs(fft.fft2((seen - seen.mean()) * hann)) ** 2 / (hann**2).sum() / 8
+    axis = product.surface.axis
+    shape = scratch.ScratchShape(
+        0.2, 2.0, cfg.contrast,
+        math.atan2(axis[1], axis[0]) + math.pi / 2 + angle_to_texture, 0.0, 0.0,
+    )  # fmt: skip
+    damage = scratch.draw(scene, shape, (140.0, 140.0), np.random.default_rng(1))
+    change = blur_window(cfg, damage.change * np.float32(cfg.level))
+    energy = np.abs(fft.fft2(change, (size, size))) ** 2
+    power = ndimage.uniform_filter(power, 3, mode="wrap")
+    return math.sqrt((energy / power).mean()), float(np.mean(texture))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["brushed", "painted", "textured"])
+@pytest.mark.parametrize("number", [0, 1])
+def test_rendered_texture_leaves_the_share_of_d_prime_that_the_plan_takes(kind, number):
+    cfg = OpticsPlanConfig()
+    shares = []
+    for angle in (0.0, math.pi / 4, math.pi / 2):
+        observed, texture = observed_d_prime(cfg, kind, number, angle)
+        shares.append(observed / plan_optics(replace(cfg, texture=texture)).d_prime)
+    assert min(shares) > 0.9 * cfg.efficiency
+    assert max(shares) < 3
