@@ -12,7 +12,6 @@ from kits.defect.config import (
     DefectTrainConfig,
     DistillRunConfig,
     EvaluateConfig,
-    InspectConfig,
     LearnConfig,
 )
 from kits.defect.data.config import (
@@ -25,6 +24,7 @@ from kits.defect.data.config import (
     VocData,
     YoloData,
 )
+from kits.defect.line.config import InspectConfig
 from kits.defect.model_config import (
     FullConfig,
     HalfKitConfig,

@@ -15,6 +15,8 @@ from core.schedule.wire import Frame
 LOG = logging.getLogger(__name__)
 # Between two starts of a process that does not come up.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+# One that lived shorter than this did not really come up.
+SHORT_LIFE_S = 1.0
 LOOK_S = 0.25
 
 
@@ -40,6 +42,8 @@ class Child:
         self._is_wanted = True
         self._care: asyncio.Task[None] | None = None
         self._died = asyncio.Event()
+        self._up_since_s = 0.0
+        self._pause_s = 0.0
 
     @property
     def pid(self) -> int | None:
@@ -53,6 +57,7 @@ class Child:
             Gone: it ended before it was ready; it has said why on stderr.
         """
         self._process = await WorkerProcess.start(self.spec, self._on_end)
+        self._up_since_s = time.monotonic()
         self._care = asyncio.create_task(self._keep())
 
     def ask(
@@ -125,22 +130,28 @@ class Child:
 
     async def _replace(self) -> None:
         self._died.clear()
-        pause_s = 0.0
         process = self._process
         assert process is not None
+        is_young = time.monotonic() - self._up_since_s < SHORT_LIFE_S
+        self._pause_s = _longer(self._pause_s) if is_young else 0.0
         # Only then the exit code is known.
         await process.wait()
         self._on_change(self.spec.id, False, process.describe_end())  # noqa: FBT003
         while True:
+            await asyncio.sleep(self._pause_s)
             try:
                 self._process = await WorkerProcess.start(self.spec, self._on_end)
             except (Gone, OSError) as error:
-                pause_s = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * pause_s))
+                self._pause_s = _longer(self._pause_s)
                 LOG.warning("%s does not come up again: %s", self.spec.id, error)
-                await asyncio.sleep(pause_s)
                 continue
+            self._up_since_s = time.monotonic()
             self._on_change(self.spec.id, True, "it was replaced")  # noqa: FBT003
             if self._process.is_gone:
                 # Between its start and the line above, when it was not ours yet.
                 self._died.set()
             return
+
+
+def _longer(pause_s: float) -> float:
+    return min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * pause_s))

@@ -87,7 +87,7 @@ class Part:
         self.deadline_s = start_s + camera.recipe.deadline_ms / 1e3
         self.stage = "before its image was asked for"
         self.times_ms: dict[str, float] = {}
-        self.slot: int | None = None
+        self.slot = camera.slots.take()
         self.frame = ""
         self.cells: Cells | None = None
         self.num_tiles = 0
@@ -159,7 +159,6 @@ class Inspection:
 
     async def _capture(self, part: Part) -> None:
         camera, part.stage = part.camera, "while its image was waited for"
-        part.slot = camera.slots.take()
         if part.slot is None:
             if camera.num_awaited == camera.ring.num_slots:
                 raise Missed(f"no image: {camera.num_awaited} are waited for already")

@@ -192,7 +192,7 @@ class Station:
         """A part is before a camera: give it a number, have it inspected.
 
         Args:
-            camera: its number.
+            camera: its number. Where all of its slots are in use, the part is UNINSPECTED.
             due_s: when it was there, on `time.monotonic`; None: now. The deadline counts from it.
         Returns:
             what becomes its verdict; the task never fails.
@@ -228,6 +228,11 @@ class Station:
     def note(self, text: str) -> None:
         """Write something that happened into the ledger."""
         self.ledger.append(Entry(None, "", NOTE, text))
+
+    @property
+    def model(self) -> str:
+        """The detector in service."""
+        return self._file.key
 
     @property
     def processes(self) -> dict[str, int]:

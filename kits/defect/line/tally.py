@@ -21,6 +21,8 @@ MAX_SHOWN = 60
 # Of the picture behind a heat map, how many pixels of the frame one of its stands for.
 BACKGROUND_STEP = 8
 WINDOW_S = 1.0
+# Of a part, in this order; one that is UNINSPECTED goes from any of them to the last.
+STAGES = ("captured", "triaged", "detected", "decided")
 
 
 @dataclass
@@ -43,7 +45,9 @@ class Tally:
     states: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)  # of what is UNINSPECTED, shortened
     latency_ms: array[float] = field(default_factory=lambda: array("f"))
-    stages_ms: dict[str, array[float]] = field(default_factory=dict)
+    stages_ms: dict[str, array[float]] = field(
+        default_factory=lambda: {stage: array("f") for stage in STAGES}
+    )
     tiles: int = 0
     cells: int = 0
     bad: deque[Verdict] = field(default_factory=lambda: deque(maxlen=MAX_SHOWN))
@@ -97,7 +101,7 @@ class Tally:
     def _add_stages(self, verdict: Verdict) -> None:
         before = 0.0
         for stage, ms in verdict.times_ms.items():
-            self.stages_ms.setdefault(stage, array("f")).append(ms - before)
+            self.stages_ms[stage].append(ms - before)
             before = ms
 
 
