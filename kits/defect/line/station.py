@@ -137,6 +137,19 @@ class Station:
             Gone: a process ended at once; it has said why on stderr.
             OSError: a disk or memory is full.
         """
+        self._open_files()
+        children = [*self._triages, *(camera.child for camera in self.cameras)]
+        try:
+            starts = (self.detector.start(self._file), *(child.start() for child in children))
+            for error in await asyncio.gather(*starts, return_exceptions=True):
+                if isinstance(error, BaseException):
+                    raise error
+        except BaseException:
+            await self.stop()
+            raise
+        self.note(f"the line starts with {self._file.key}")
+
+    def _open_files(self) -> None:
         loop = asyncio.get_running_loop()
 
         def told(kind: str, subject: str) -> Callable[[str], None]:
@@ -171,9 +184,6 @@ class Station:
             random=np.random.default_rng(self.config.seed),
         )
         self._recover()
-        children = [*self._triages, *(camera.child for camera in self.cameras)]
-        await asyncio.gather(self.detector.start(self._file), *(one.start() for one in children))
-        self.note(f"the line starts with {self._file.key}")
 
     async def stop(self) -> None:
         """Finish the parts that are on their way, then end everything."""

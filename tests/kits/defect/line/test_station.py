@@ -1,18 +1,21 @@
 import asyncio
 import contextlib
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from kits.defect.line.ledger import count_states, read, verify
+from core.schedule.pool import Gone
+from kits.defect.line.ledger import Ledger, count_states, read, verify
 from kits.defect.line.recipe import Rule, Zone
+from kits.defect.line.station import StationConfig
 from tests.kits.defect.line.lines import (
     BRIGHT,
     frames,
     good_frame,
     in_loop,
-    recipe,
     running,
     save_onnx,
     with_line,
@@ -110,7 +113,6 @@ async def test_another_detector_than_the_recipes_is_refused(tmp_path):
     with pytest.raises(ValueError, match="the recipe is for 000000000000"):
         async with running(tmp_path / "a", frames(1), recipe=settings):
             pass
-    assert recipe
 
 
 @in_loop
@@ -119,3 +121,19 @@ async def test_a_detector_that_is_none_is_refused_before_the_line_starts(tmp_pat
     with pytest.raises(ValueError, match="not an ONNX file"):
         async with running(tmp_path / "a", frames(1), detector=tmp_path / "x.onnx"):
             pass
+
+
+@in_loop
+async def test_a_line_that_cannot_start_leaves_nothing_behind(tmp_path):
+    before = children()
+    station = StationConfig(triage="tests.kits.defect.line.lines:nothing", reserve_mib=1)
+    with pytest.raises(Gone, match="triage-0"):
+        async with running(tmp_path / "a", frames(1), station=station):
+            pass
+    assert children() == before
+    # Its ledger is free for the next one.
+    Ledger(tmp_path / "a" / "out" / "ledger.sqlite").close()
+
+
+def children():
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
