@@ -7,13 +7,21 @@ from collections.abc import Callable
 
 import numpy as np
 
-from kits.defect.data.render.damage import Damage, Point, Profile, bounded, pixels_around, sampled
+from kits.defect.data.render.damage import (
+    Damage,
+    Point,
+    Profile,
+    bounded,
+    pixels_around,
+    sampled,
+    steps_for,
+)
 from kits.defect.data.render.scene import Scene
 
-Drawer = Callable[[Scene, Point, np.random.Generator], Damage]
+Drawer = Callable[[Scene, Point, np.random.Generator], Damage | None]
 
 
-def dent(scene: Scene, centre: Point, rng: np.random.Generator) -> Damage:
+def dent(scene: Scene, centre: Point, rng: np.random.Generator) -> Damage | None:
     """A shallow hollow whose sides catch the light differently."""
     radius_mm, ratio = _log_uniform(rng, 0.6, 2.5), rng.uniform(0.6, 1)
     outline = _Outline(radius_mm / scene.optics.mm_per_px, ratio, rng.uniform(0, math.pi), 0, rng)
@@ -27,11 +35,11 @@ def dent(scene: Scene, centre: Point, rng: np.random.Generator) -> Damage:
         a, b = hollow * along / outline.along, hollow * across / outline.across
         return a * cos - b * sin, a * sin + b * cos, np.ones_like(rho), rho < 1
 
-    return _damage("dent", scene, centre, outline, profile, steps=1, reach=1.5,
+    return _damage("dent", scene, centre, outline, profile, is_sharp=False, reach=1.5,
                    contrast=_log_uniform(rng, 0.12, 0.45))  # fmt: skip
 
 
-def pit(scene: Scene, centre: Point, rng: np.random.Generator) -> Damage:
+def pit(scene: Scene, centre: Point, rng: np.random.Generator) -> Damage | None:
     """A small hole, dark inside, with a lip that shines on one side."""
     radius_mm = _log_uniform(rng, 0.12, 0.45)
     outline = _Outline(
@@ -45,10 +53,10 @@ def pit(scene: Scene, centre: Point, rng: np.random.Generator) -> Damage:
         lip = 0.25 * np.exp(-0.5 * ((rho - 1.15) / 0.2) ** 2) / np.maximum(np.hypot(dx, dy), 0.5)
         return lip * dx, lip * dy, 1 - (1 - dark) * inside, inside
 
-    return _damage("pit", scene, centre, outline, profile, steps=3, reach=1.8)
+    return _damage("pit", scene, centre, outline, profile, is_sharp=True, reach=1.8)
 
 
-def stain(scene: Scene, centre: Point, rng: np.random.Generator) -> Damage:
+def stain(scene: Scene, centre: Point, rng: np.random.Generator) -> Damage | None:
     """A dried drop: a faint patch with a darker rim."""
     radius_mm = _log_uniform(rng, 1.2, 5.0)
     outline = _Outline(
@@ -69,11 +77,11 @@ def stain(scene: Scene, centre: Point, rng: np.random.Generator) -> Damage:
         faint = inside * (1 + 0.2 * uneven) + rim * np.exp(-0.5 * ((rho - 0.93) / 0.07) ** 2)
         return 0.0, 0.0, np.maximum(1 + sign * 0.1 * faint, 0.05), inside
 
-    return _damage("stain", scene, centre, outline, profile, steps=1, reach=1.35,
+    return _damage("stain", scene, centre, outline, profile, is_sharp=False, reach=1.35,
                    contrast=_log_uniform(rng, 0.08, 0.3))  # fmt: skip
 
 
-def inclusion(scene: Scene, centre: Point, rng: np.random.Generator) -> Damage:
+def inclusion(scene: Scene, centre: Point, rng: np.random.Generator) -> Damage | None:
     """Foreign matter rolled in: dark grains in a row along the brush, or the rolling direction."""
     surface = scene.product.surface
     angle = rng.uniform(0, math.pi)
@@ -102,7 +110,7 @@ def inclusion(scene: Scene, centre: Point, rng: np.random.Generator) -> Damage:
         inside = _inside(rho * rough, 0.12)
         return 0.0, 0.0, 1 - (1 - dark) * inside, inside
 
-    return _damage("inclusion", scene, centre, outline, profile, steps=3, reach=1.25)
+    return _damage("inclusion", scene, centre, outline, profile, is_sharp=True, reach=1.25)
 
 
 DRAWERS: dict[str, Drawer] = {"dent": dent, "pit": pit, "stain": stain, "inclusion": inclusion}
@@ -119,6 +127,13 @@ class _Outline:
         # The finer, the flatter.
         self.waves = np.clip(rng.normal(0, 1, 3), -1.5, 1.5) * waves / np.array([1, 1.5, 2])
         self.phases = rng.uniform(0, 2 * math.pi, 3)
+
+    def fits(self, centre: Point, shape: tuple[int, int]) -> bool:
+        """Whether most of it lies inside of an image: else it is not worth drawing."""
+        (cos, sin), (x, y) = self.direction, centre
+        half_x = 0.7 * math.hypot(self.along * cos, self.across * sin)
+        half_y = 0.7 * math.hypot(self.along * sin, self.across * cos)
+        return half_x < x < shape[1] - half_x and half_y < y < shape[0] - half_y
 
     def place(self, dx: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Along, across, and the distance over that of the outline."""
@@ -143,32 +158,38 @@ def _damage(
     outline: _Outline,
     profile: Profile,
     *,
-    steps: int,
+    is_sharp: bool,
     reach: float,
     contrast: float | None = None,
-) -> Damage:
+) -> Damage | None:
+    """The defect, or None where it does not fit the image or no pixel sees any of it."""
+    if not outline.fits(centre, scene.shape):
+        return None
     size = outline.along * reach * (1 + np.abs(outline.waves).sum()) + 2
     top, left, rows, columns = pixels_around(scene.shape, centre, (size, size))
     y, x = (grid.ravel() for grid in np.broadcast_arrays(rows, columns))
+    steps = steps_for(outline.across) if is_sharp else 1
     change, cover = sampled(scene, y, x, centre, profile, steps)
+    most = float(cover.max(initial=0.0))
+    if not most:
+        return None
     if contrast is not None:
         # The surface's texture makes single pixels differ more.
-        strong = float(np.percentile(np.abs(change[cover > 0.5]), 80)) if cover.any() else 0.0
+        strong = float(np.percentile(np.abs(change[cover > 0.5 * most]), 80))
         change = change * min(contrast / max(strong, 1e-6), 20.0)
     shape = (rows.size, columns.size)
     change, cover = change.reshape(shape), cover.reshape(shape)
-    ys, xs = np.nonzero(cover > 0.02)
-    if not len(ys):
-        ys, xs = np.array([0]), np.array([0])
+    ys, xs = np.nonzero(cover > 0.02 * most)
     box = (left + xs.min(), top + ys.min(), left + xs.max() + 1, top + ys.max() + 1)
-    # In pixels at least half covered it is as large as it is.
-    ys, xs = np.nonzero(cover > min(0.5, 0.9 * float(cover.max())))
+    # It is as large as its pixels that are half covered.
+    is_core = cover > 0.5 * most
+    ys, xs = np.nonzero(is_core)
     cos, sin = outline.direction
     length, width = _extent(xs * cos + ys * sin), _extent(ys * cos - xs * sin)
     mm = scene.optics.mm_per_px
     return Damage(
-        kind, top, left, bounded(change), cover > 0.5,
-        tuple(float(side) for side in box), max(length, width) * mm, min(length, width) * mm,
+        kind, top, left, bounded(change), is_core, tuple(float(side) for side in box),
+        max(length, width) * mm, min(length, width) * mm,
     )  # fmt: skip
 
 

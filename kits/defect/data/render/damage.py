@@ -77,6 +77,11 @@ def sampled(
     return change / steps**2, cover / steps**2
 
 
+def steps_for(radius_px: float) -> int:
+    """Sub-positions along each axis of a pixel that a defect of a (half) width asks for."""
+    return 3 if radius_px < 5 else 2 if radius_px < 12 else 1
+
+
 def bounded(change: np.ndarray) -> np.ndarray:
     """Changes that light allows."""
     return np.clip(change, DARKEST - 1, BRIGHTEST - 1)

@@ -132,14 +132,14 @@ def _damages(cfg: RenderedData, scene: Scene, part: Part, rng: np.random.Generat
         kind = str(rng.choice(cfg.defects))
         for _ in range(TRIES):
             damage = _drawn(cfg, kind, scene, rng)
-            if _is_free(cfg, damage, part, taken):
+            if damage is not None and _is_free(cfg, damage, part, taken):
                 taken.append(damage.box_px)
                 damages.append(damage)
                 break
     return damages
 
 
-def _drawn(cfg: RenderedData, kind: str, scene: Scene, rng: np.random.Generator) -> Damage:
+def _drawn(cfg: RenderedData, kind: str, scene: Scene, rng: np.random.Generator) -> Damage | None:
     x = MARGIN_PX + rng.uniform(0, cfg.width_px)
     y = MARGIN_PX + rng.uniform(0, cfg.height_px)
     if kind != "scratch":

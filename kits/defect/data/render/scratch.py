@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kits.defect.data.render.damage import Damage, Point, bounded, pixels_around, sampled
+from kits.defect.data.render.damage import Damage, Point, bounded, pixels_around, sampled, steps_for
 from kits.defect.data.render.scene import Scene
 
-STEPS = 3
 # A burr reaches this far beyond the groove, in half widths, and is this steep beside its walls.
 BURR, BURR_SLOPE = 1.7, 0.4
 WALL_SLOPE = 0.35
@@ -79,13 +78,13 @@ def draw(scene: Scene, shape: ScratchShape, centre: Point, rng: np.random.Genera
         slope = (WALL_SLOPE * depth * (wall + np.where(beside, burr, 0))).astype(np.float32)
         return slope * normal[0], slope * normal[1], np.ones_like(d), inside * depth
 
-    tilted, covered = sampled(scene, y + top, x + left, centre, profile, STEPS)
+    tilted, covered = sampled(scene, y + top, x + left, centre, profile, steps_for(half_width))
     area_px = 2 * half_width * length
     change[y, x] = _with_contrast(tilted, covered, shape.contrast, area_px, rng)
     cover[y, x] = covered
     ends = path.ends()
     return Damage(
-        "scratch", top, left, bounded(change), cover > 0.35,
+        "scratch", top, left, bounded(change), cover > 0.35 * cover.max(initial=1e-6),
         (float(low[0]), float(low[1]), float(high[0]), float(high[1])),
         path.length_px * mm, shape.width_mm,
         tuple((float(x + centre[0]), float(y + centre[1])) for x, y in ends),
