@@ -339,6 +339,27 @@ extern "C" void deepkits_triage_scan(const uint8_t* pixels, int64_t stride, int6
   }
 }
 
+namespace triage {
+
+// The pixels and blocks of a patch that `match` needs next: they lie on as many pages as rows, which
+// no processor foresees.
+inline void fetch(const Frame& frame, const Envelope& planes, int64_t row, int64_t column,
+                  const int32_t* base) {
+  const int64_t y = kCell * row + base[0], x = kCell * column + base[1];
+  if (y < 0 || x < 0 || y + kCell > frame.height || x + kCell > frame.width) return;
+  for (int64_t k = 0; k < kCell; ++k) {
+    __builtin_prefetch(frame.pixels + (y + k) * frame.stride + x);
+    __builtin_prefetch(frame.pixels + (y + k) * frame.stride + x + kCell - 1);
+  }
+  const int32_t still[2] = {0, 0};
+  const uint8_t* at = planes.low + place(planes, row * kBlocks, column, still);
+  for (int64_t plane = 0; plane < 4; ++plane, at += planes.plane) {
+    for (int64_t k = 0; k < kBlocks; ++k) __builtin_prefetch(at + k * planes.stride);
+  }
+}
+
+}  // namespace triage
+
 // patches, base: (P, 2) int32; found: (P, 2 radius + 1, 2 radius + 1) uint32.
 extern "C" void deepkits_triage_match(const uint8_t* frame, int64_t stride, int64_t height,
                                       int64_t width, const uint8_t* reference, int64_t count,
@@ -349,11 +370,15 @@ extern "C" void deepkits_triage_match(const uint8_t* frame, int64_t stride, int6
   const int64_t reference_stride = columns * kBlocks + 2 * kPad;
   const int64_t plane = reference_stride * (rows * kBlocks + 2 * kPad);
   const Envelope planes = {reference, reference, reference_stride, plane};
+  const Frame seen = {frame, stride, height, width, rows, columns};
   const int64_t size = 2 * radius + 1;
   uint8_t means[kBlocks * kBlocks];
   for (int64_t k = 0; k < count; ++k, found += size * size) {
     const int64_t row = patches[2 * k], column = patches[2 * k + 1];
     const int64_t y = kCell * row + base[2 * k], x = kCell * column + base[2 * k + 1];
+    if (k + 1 < count) {
+      fetch(seen, planes, patches[2 * k + 2], patches[2 * k + 3], base + 2 * k + 2);
+    }
     if (y < 0 || x < 0 || y + kCell > height || x + kCell > width) {
       memset(found, 0, size * size * sizeof *found);
       continue;

@@ -18,7 +18,7 @@ import numpy as np
 
 from kernels.triage import CELL, MAX_SHIFT, block_means, cell_grid, match, to_planes
 
-MOST_GROUPS = 150  # up to which each cell may have a patch of its own
+MOST_GROUPS = 100  # up to which each cell may have a patch of its own
 ANCHORS_A_SIDE = 5
 SEARCH_PX = 24  # around the template's place, when the part is not where it was
 FOLLOW_PX = 4  # around the last frame's place
