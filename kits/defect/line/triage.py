@@ -94,7 +94,8 @@ class FrameTriage:
         ridge = (counts.ridge - self._ridge_blocks) * np.float32(1 / limits.ridge_blocks)
         stain = looked.stain_levels - self._stain_levels
         # A lamp that is brighter or darker today is no stain.
-        stain = np.abs(stain - np.median(stain)) * np.float32(1 / limits.stain_levels)
+        common = np.partition(stain, stain.size // 2, axis=None)[stain.size // 2]
+        stain = np.abs(stain - common) * np.float32(1 / limits.stain_levels)
         return np.maximum(np.maximum(outside, ridge), np.where(counts.seen > 0, stain, 0))
 
 
