@@ -32,26 +32,11 @@ BLOCKS_A_CELL = (CELL // 2) ** 2
 
 @dataclass(frozen=True)
 class Patches:
-    """Cells by which a part is recognised: the most textured one of each group of cells."""
+    """Cells by which a part is recognised: those with the most texture."""
 
-    cells: np.ndarray  # (G, K, 2) int32
-    strength: np.ndarray  # (G, K) float32: of its texture in its weakest direction
+    cells: np.ndarray  # (G, K, 2) int32, one of each group of cells
     side: int  # of a group, in cells
-
-    @property
-    def anchors(self) -> np.ndarray:
-        """(P,) the strongest patch of each part of the frame, as indices of all."""
-        height, width = self.strength.shape
-        parts = min(ANCHORS_A_SIDE, height), min(ANCHORS_A_SIDE, width)
-        rows = np.linspace(0, height, parts[0] + 1).astype(int)
-        columns = np.linspace(0, width, parts[1] + 1).astype(int)
-        found = []
-        for top, bottom in pairwise(rows):
-            for left, right in pairwise(columns):
-                best = np.argmax(self.strength[top:bottom, left:right])
-                row, column = divmod(int(best), right - left)
-                found.append((top + row) * width + left + column)
-        return np.array(found)
+    anchors: np.ndarray  # (P, 2) int32, far apart
 
 
 def choose_patches(template: np.ndarray) -> Patches:
@@ -70,11 +55,25 @@ def choose_patches(template: np.ndarray) -> Patches:
     padded[:rows, :columns] = strength
     groups = padded.reshape(height, side, width, side).swapaxes(1, 2).reshape(height, width, -1)
     best = groups.argmax(-1)
-    cells = np.stack(
-        [best // side + side * np.arange(height)[:, None], best % side + side * np.arange(width)],
-        -1,
-    )
-    return Patches(cells.astype(np.int32), groups.max(-1), side)
+    down, right = side * np.arange(height)[:, None], side * np.arange(width)
+    cells = np.stack([best // side + down, best % side + right], -1)
+    return Patches(cells.astype(np.int32), side, _choose_anchors(strength))
+
+
+def _choose_anchors(strength: np.ndarray) -> np.ndarray:
+    """The strongest cell of each part of the frame."""
+    rows, columns = strength.shape
+    # A cell at the border is half out of view as soon as the part moves.
+    edge = 1 if min(rows, columns) >= 4 else 0
+    parts = [min(ANCHORS_A_SIDE, size - 2 * edge) for size in (rows, columns)]
+    tops = np.linspace(edge, rows - edge, parts[0] + 1).astype(int)
+    lefts = np.linspace(edge, columns - edge, parts[1] + 1).astype(int)
+    found = []
+    for top, bottom in pairwise(tops):
+        for left, right in pairwise(lefts):
+            best = int(strength[top:bottom, left:right].argmax())
+            found.append((top + best // (right - left), left + best % (right - left)))
+    return np.array(found, np.int32)
 
 
 @dataclass(frozen=True)
@@ -94,11 +93,11 @@ class Registration:
         self._reference = to_planes(block_means(template), 0)
         patches = choose_patches(template)
         self._side = patches.side
-        self._groups = patches.strength.shape
-        self._patches = np.ascontiguousarray(patches.cells.reshape(-1, 2))
-        self._anchors = np.ascontiguousarray(self._patches[patches.anchors])
+        self._groups = patches.cells.shape[:2]
+        self._patches = patches.cells.reshape(-1, 2)
+        self._anchors = patches.anchors
         self._design = _design(self._patches, self._grid)
-        self._anchor_design = self._design[patches.anchors]
+        self._anchor_design = _design(self._anchors, self._grid)
         self._place = np.zeros((3, 2))  # shift at the middle; its growth downwards, to the right
         self._radius = SEARCH_PX
 
