@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
+from kits.defect.data.config import TilingConfig
 from kits.defect.data.image_set import LabelledImage
+from kits.defect.data.tiles import Window, cut
 from kits.defect.planes import planes_of
 from kits.defect.sampling_config import SamplingConfig
 
-# A box is learnt where this share of it is in the sample; otherwise what is left is painted over.
-LEAST_INSIDE = 0.5
 JITTER = 0.35  # share of the sample's side by which a chosen defect may lie off its middle
 
 
@@ -33,7 +33,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class _Cut:
+class _Part:
     """A part of an image and of its template, with the boxes in it."""
 
     pixels: np.ndarray
@@ -43,22 +43,29 @@ class _Cut:
 
 
 def training_sample(
-    images: list[LabelledImage], cfg: SamplingConfig, rng: np.random.Generator
+    images: list[LabelledImage],
+    cfg: SamplingConfig,
+    tiling: TilingConfig,
+    rng: np.random.Generator,
 ) -> Sample:
     """A varied sample: of the first image, or of all four for a mosaic."""
     if len(images) > 1:
-        cut = _mosaic(images, cfg, rng)
+        part = _mosaic(images, cfg, tiling, rng)
     else:
-        cut = _crop(images[0], (cfg.size_px, cfg.size_px), cfg, rng)
+        part = _crop(images[0], (cfg.size_px, cfg.size_px), cfg, tiling, rng)
     if cfg.is_turned:
-        cut = _turned(cut, rng)
-    cut = _relit(cut, cfg, rng)
-    return Sample(planes_of(cut.pixels, cut.template), cut.boxes, cut.classes)
+        part = _turned(part, rng)
+    part = _relit(part, cfg, rng)
+    return Sample(planes_of(part.pixels, part.template), part.boxes, part.classes)
 
 
 def _crop(
-    image: LabelledImage, size: tuple[int, int], cfg: SamplingConfig, rng: np.random.Generator
-) -> _Cut:
+    image: LabelledImage,
+    size: tuple[int, int],
+    cfg: SamplingConfig,
+    tiling: TilingConfig,
+    rng: np.random.Generator,
+) -> _Part:
     """(height, width) of an image, at a random place and scale; filled up where it is smaller."""
     scale = 1.0
     if rng.random() < cfg.scaled:
@@ -66,15 +73,13 @@ def _crop(
     sides = np.array(image.pixels.shape[:2])
     taken = np.minimum(np.maximum(np.round(np.array(size) / scale), 1), sides).astype(int)
     top, left = _place(image, taken, cfg, rng)
-    height, width = taken
-    window = (slice(top, top + height), slice(left, left + width))
-    pixels = image.pixels[window]
-    template = None if image.template is None else image.template[window]
+    tile = cut(image, Window(left, top, int(taken[1]), int(taken[0])), tiling).image
+    template = tile.template
     if template is not None and cfg.template_shift_px:
+        assert image.template is not None
         template = _shifted(image.template, (top, left), taken, cfg, rng)
-    boxes = image.boxes_px - np.array([left, top, left, top], np.float32)
-    cut = _inside(pixels, template, boxes, image.classes)
-    return _fitted(cut, size, scale)
+    part = _Part(tile.pixels, template, tile.boxes_px, tile.classes)
+    return _fitted(part, size, scale)
 
 
 def _place(
@@ -92,14 +97,13 @@ def _place(
 
 
 def _shifted(
-    template: np.ndarray | None,
+    template: np.ndarray,
     start: tuple[int, int],
     taken: np.ndarray,
     cfg: SamplingConfig,
     rng: np.random.Generator,
 ) -> np.ndarray:
     """The template's window, moved as a registration may be wrong; edges are repeated."""
-    assert template is not None
     shift = rng.integers(-cfg.template_shift_px, cfg.template_shift_px + 1, 2)
     rows, columns = (
         np.clip(np.arange(start[k], start[k] + taken[k]) + shift[k], 0, template.shape[k] - 1)
@@ -108,30 +112,9 @@ def _shifted(
     return template[rows][:, columns]
 
 
-def _inside(
-    pixels: np.ndarray, template: np.ndarray | None, boxes: np.ndarray, classes: np.ndarray
-) -> _Cut:
-    """Boxes cut at the borders; of those that lie outside mostly, the rest is painted over."""
-    height, width = pixels.shape[:2]
-    clipped = boxes.clip(0, np.array([width, height, width, height], np.float32))
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    left = (clipped[:, 2:] - clipped[:, :2]).prod(1)
-    is_kept = left >= LEAST_INSIDE * area
-    rests = clipped[~is_kept & (left > 0)]
-    if len(rests):
-        pixels = pixels.copy()
-        for x1, y1, x2, y2 in np.round(rests).astype(int):
-            window = (slice(y1, y2), slice(x1, x2))
-            if template is not None:
-                pixels[window] = template[window]
-            elif pixels[window].size:
-                pixels[window] = np.median(pixels, axis=(0, 1)).astype(np.uint8)
-    return _Cut(pixels, template, clipped[is_kept], classes[is_kept])
-
-
-def _fitted(cut: _Cut, size: tuple[int, int], scale: float) -> _Cut:
+def _fitted(part: _Part, size: tuple[int, int], scale: float) -> _Part:
     """Scaled, and filled up with the mean grey to the wanted size."""
-    pixels, template, boxes = cut.pixels, cut.template, cut.boxes
+    pixels, template, boxes = part.pixels, part.template, part.boxes
     if scale != 1.0:
         shape = np.minimum(np.round(np.array(pixels.shape[:2]) * scale), size).astype(int)
         factor = shape / pixels.shape[:2]
@@ -141,7 +124,7 @@ def _fitted(cut: _Cut, size: tuple[int, int], scale: float) -> _Cut:
     if pixels.shape[:2] != size:
         pixels = _filled(pixels, size)
         template = None if template is None else _filled(template, size)
-    return replace(cut, pixels=pixels, template=template, boxes=boxes)
+    return replace(part, pixels=pixels, template=template, boxes=boxes)
 
 
 def _resized(pixels: np.ndarray, shape: np.ndarray) -> np.ndarray:
@@ -156,7 +139,12 @@ def _filled(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.pad(pixels, [*more, *[(0, 0)] * (pixels.ndim - 2)])
 
 
-def _mosaic(images: list[LabelledImage], cfg: SamplingConfig, rng: np.random.Generator) -> _Cut:
+def _mosaic(
+    images: list[LabelledImage],
+    cfg: SamplingConfig,
+    tiling: TilingConfig,
+    rng: np.random.Generator,
+) -> _Part:
     """Four crops around a random point."""
     side = cfg.size_px
     row, column = rng.integers(side // 4, side - side // 4 + 1, 2)
@@ -168,43 +156,43 @@ def _mosaic(images: list[LabelledImage], cfg: SamplingConfig, rng: np.random.Gen
     boxes, classes = [], []
     quarters = [(r, c) for r in rows for c in columns]
     for image, ((top, bottom), (left, right)) in zip(images, quarters, strict=True):
-        cut = _crop(image, (bottom - top, right - left), cfg, rng)
-        pixels[top:bottom, left:right] = cut.pixels
+        part = _crop(image, (bottom - top, right - left), cfg, tiling, rng)
+        pixels[top:bottom, left:right] = part.pixels
         if template is not None:
-            template[top:bottom, left:right] = cut.template
-        boxes.append(cut.boxes + np.array([left, top, left, top], np.float32))
-        classes.append(cut.classes)
-    return _Cut(pixels, template, np.concatenate(boxes), np.concatenate(classes))
+            template[top:bottom, left:right] = part.template
+        boxes.append(part.boxes + np.array([left, top, left, top], np.float32))
+        classes.append(part.classes)
+    return _Part(pixels, template, np.concatenate(boxes), np.concatenate(classes))
 
 
-def _turned(cut: _Cut, rng: np.random.Generator) -> _Cut:
+def _turned(part: _Part, rng: np.random.Generator) -> _Part:
     """One of the eight ways to lay a square."""
     is_transposed, is_flipped, is_mirrored = rng.random(3) < 0.5
-    side = cut.pixels.shape[0]
+    side = part.pixels.shape[0]
 
     def turn(pixels: np.ndarray) -> np.ndarray:
         if is_transposed:
             pixels = pixels.swapaxes(0, 1)
         return pixels[:: -1 if is_flipped else 1, :: -1 if is_mirrored else 1]
 
-    boxes = cut.boxes
+    boxes = part.boxes
     if is_transposed:
         boxes = boxes[:, [1, 0, 3, 2]]
     if is_flipped:
         boxes = np.stack([boxes[:, 0], side - boxes[:, 3], boxes[:, 2], side - boxes[:, 1]], 1)
     if is_mirrored:
         boxes = np.stack([side - boxes[:, 2], boxes[:, 1], side - boxes[:, 0], boxes[:, 3]], 1)
-    template = None if cut.template is None else turn(cut.template)
-    return replace(cut, pixels=turn(cut.pixels), template=template, boxes=boxes)
+    template = None if part.template is None else turn(part.template)
+    return replace(part, pixels=turn(part.pixels), template=template, boxes=boxes)
 
 
-def _relit(cut: _Cut, cfg: SamplingConfig, rng: np.random.Generator) -> _Cut:
+def _relit(part: _Part, cfg: SamplingConfig, rng: np.random.Generator) -> _Part:
     """Another exposure, the same for the template, and noise of its own for each."""
     gain = 1 + rng.uniform(-cfg.contrast, cfg.contrast)
     offset = 255 * rng.uniform(-cfg.brightness, cfg.brightness)
     sigma = rng.uniform(0, cfg.noise)
     if cfg.contrast == cfg.brightness == cfg.noise == 0:
-        return cut
+        return part
 
     def relight(pixels: np.ndarray) -> np.ndarray:
         table = ((np.arange(256) - 127.5) * gain + 127.5 + offset).clip(0, 255)
@@ -214,5 +202,5 @@ def _relit(cut: _Cut, cfg: SamplingConfig, rng: np.random.Generator) -> _Cut:
         values += rng.standard_normal(pixels.shape, np.float32) * sigma
         return values.round().clip(0, 255).astype(np.uint8)
 
-    template = None if cut.template is None else relight(cut.template)
-    return replace(cut, pixels=relight(cut.pixels), template=template)
+    template = None if part.template is None else relight(part.template)
+    return replace(part, pixels=relight(part.pixels), template=template)

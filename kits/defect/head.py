@@ -204,8 +204,9 @@ def dense(head: Head, maps: Sequence[Tensor]) -> dict[str, Tensor]:
     """What each cell says, whatever the kind of head: for a student beside its teacher.
 
     Returns:
-        for each stride S `heat_S` (N, K, H, W), logits of the best shape's classes, and `box_S`
-        (N, 4, H, W), its distances from the cell's middle to left, top, right, bottom in strides.
+        for each stride S `heat_S` (N, K, H, W), logits of the best shape's classes; `seen_S`
+        (N, 1, H, W), that of the best class; and `box_S` (N, 4, H, W), its distances from the
+        cell's middle to left, top, right, bottom in strides.
     """
     result = {}
     for level, (stride, found) in enumerate(zip(head.strides, maps, strict=True)):
@@ -220,5 +221,6 @@ def dense(head: Head, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         corners = corners.gather(1, best.expand(-1, -1, 4, -1, -1))[:, 0]
         sides = torch.cat([centres - corners[:, :2], corners[:, 2:] - centres], 1) / stride
         result[f"heat_{stride}"] = torch.logit(chosen, eps=1e-4)
+        result[f"seen_{stride}"] = result[f"heat_{stride}"].amax(1, keepdim=True)
         result[f"box_{stride}"] = sides
     return result

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-NORM_EPS, NORM_MOMENTUM = 1e-3, 0.03
+NORM_EPS, NORM_MOMENTUM = 1e-3, 0.1
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": lambda: nn.SiLU(inplace=True),
     "relu": lambda: nn.ReLU(inplace=True),

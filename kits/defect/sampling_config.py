@@ -13,7 +13,7 @@ class SamplingConfig:
     size_px: int = 320
     batch_size: int = 16
     # Samples of an epoch; null: as many as there are tiles.
-    samples_per_epoch: int | None = None
+    samples_per_epoch: int | None = 3200
     # Flips and quarter turns.
     is_turned: bool = True
     # Share of samples that are scaled, and by how much at most: 0.25 is 0.8 to 1.25 times.

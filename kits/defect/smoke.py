@@ -18,7 +18,7 @@ def shrink(cfg: ConfigT) -> ConfigT:
     if not cfg.trainer.smoke:
         return cfg
     sampling = replace(
-        cfg.sampling, size_px=SAMPLE_PX, batch_size=4, samples_per_epoch=16, max_validation=4
+        cfg.sampling, size_px=SAMPLE_PX, batch_size=4, samples_per_epoch=80, max_validation=4
     )
     data = cfg.data
     if isinstance(data, RenderedData):
@@ -26,4 +26,5 @@ def shrink(cfg: ConfigT) -> ConfigT:
             data, num_train=NUM_IMAGES, num_validation=4, num_test=8,
             width_px=SIDE_PX, height_px=SIDE_PX, clean=min(data.clean, 0.25),
         )  # fmt: skip
-    return replace(cfg, sampling=sampling, data=data)
+    optim = replace(cfg.optim, warmup_steps=min(cfg.optim.warmup_steps, 2))
+    return replace(cfg, sampling=sampling, data=data, optim=optim)

@@ -16,8 +16,9 @@ from core.kit import Split, Step
 from core.train.batches import Batches
 from kits.defect.augment import Sample, training_sample
 from kits.defect.data.image_set import ImageSet, LabelledImage
+from kits.defect.data.tiles import TiledImages, draw_epoch
 from kits.defect.detecting import Detecting, detect
-from kits.defect.graph import Network, build_network
+from kits.defect.graph import build_network
 from kits.defect.losses import losses
 from kits.defect.metrics.average_precision import best_threshold, hits_of, map_metrics
 from kits.defect.metrics.matching import Scored
@@ -43,11 +44,11 @@ class DefectTask:
     def __init__(self, images: ImageSet, cfg: DefectTrainConfig) -> None:
         self.cfg, self.seed = cfg, cfg.trainer.seed
         self.class_names = tuple(images.class_names)
+        # Training sees tiles; validation whole images, as evaluation does.
         self.images: dict[Split, list[LabelledImage]] = {
-            split: read(images, split) for split in ("train", "validation")
+            "train": read(TiledImages(images, cfg.tiling), "train"),
+            "validation": read(images, "validation", cfg.sampling.max_validation),
         }
-        self.images["validation"] = spread(self.images["validation"], cfg.sampling.max_validation)
-        self._shares = drawing_shares(self.images["train"], len(self.class_names), cfg)
         first = self.images["train"][0]
         self.planes = num_planes(first.pixels, has_template=images.has_template)
         torch.manual_seed(self.seed)
@@ -65,10 +66,16 @@ class DefectTask:
             raise ValueError(f"split={split!r} is scored on whole images; call evaluate")
         size = self.cfg.sampling.batch_size
         number = self.cfg.sampling.samples_per_epoch or max(size, len(self.images["train"]))
-        batches = Batches(
-            number, size, lambda index: self._draw(index, batches.epoch), seed=self.seed,
-            shuffle=True, drop_last=True,
-        )  # fmt: skip
+        orders: dict[int, np.ndarray] = {}
+
+        def collated(indices: np.ndarray) -> Batch:
+            epoch = batches.epoch
+            if epoch not in orders:
+                orders.clear()
+                orders[epoch] = self._order(number, epoch)
+            return self._draw(indices, epoch, orders[epoch])
+
+        batches = Batches(number, size, collated, seed=self.seed, shuffle=True, drop_last=True)
         return batches
 
     def step(self, batch: Batch) -> Step:
@@ -99,17 +106,26 @@ class DefectTask:
     def example(self) -> Batch:
         """One plain image, in 0..1."""
         rng = np.random.default_rng(self.seed)
-        sample = training_sample(self.images["train"][:1], self.cfg.sampling, rng)
+        first = self.images["train"][:1]
+        sample = training_sample(first, self.cfg.sampling, self.cfg.tiling, rng)
         return {"image": torch.from_numpy(sample.planes[None].astype(np.float32) / 255)}
 
-    def _draw(self, indices: np.ndarray, epoch: int) -> Batch:
-        return collate([self._sample(int(index), epoch) for index in indices])
+    def _order(self, number: int, epoch: int) -> np.ndarray:
+        """Which tiles an epoch sees."""
+        seed = int(np.random.default_rng((self.seed, epoch)).integers(2**31))
+        classes = [image.classes for image in self.images["train"]]
+        return draw_epoch(classes, len(self.class_names), self.cfg.tiling, seed, count=number)
 
-    def _sample(self, index: int, epoch: int) -> Sample:
+    def _draw(self, indices: np.ndarray, epoch: int, order: np.ndarray) -> Batch:
+        return collate([self._sample(int(index), epoch, order) for index in indices])
+
+    def _sample(self, index: int, epoch: int, order: np.ndarray) -> Sample:
         rng = np.random.default_rng((self.seed, epoch, index))
-        number = PARTS_OF_MOSAIC if rng.random() < self.cfg.sampling.mosaic else 1
-        chosen = rng.choice(len(self._shares), number, p=self._shares)
-        return training_sample([self.images["train"][k] for k in chosen], self.cfg.sampling, rng)
+        chosen = [order[index]]
+        if rng.random() < self.cfg.sampling.mosaic:
+            chosen += rng.choice(order, PARTS_OF_MOSAIC - 1).tolist()
+        images = [self.images["train"][k] for k in chosen]
+        return training_sample(images, self.cfg.sampling, self.cfg.tiling, rng)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -128,48 +144,21 @@ def collate(samples: Sequence[Sample]) -> Batch:
     }
 
 
-def read(images: ImageSet, split: Split) -> list[LabelledImage]:
-    """All images of a split.
+def read(images: ImageSet, split: Split, most: int | None = None) -> list[LabelledImage]:
+    """The images of a split, or so many spread evenly over it.
 
     Raises:
         ValueError: the split is empty, or its images have no defects to learn.
     """
-    found = [images.load(name) for name in images.names(split)]
+    names = images.names(split)
+    if most is not None and len(names) > most:
+        names = [names[k] for k in np.linspace(0, len(names) - 1, most).astype(int)]
+    found = [images.load(name) for name in names]
     if not any(len(image.classes) for image in found):
         raise ValueError(
             f"the {split} split of data={images.name} has no defect; add images, or change folds"
         )
     return found
-
-
-def drawing_shares(
-    images: Sequence[LabelledImage], num_classes: int, cfg: DefectTrainConfig
-) -> np.ndarray:
-    """How often each image is drawn: rare classes oftener, clean images as often as configured."""
-    counts = np.stack([np.bincount(image.classes, minlength=num_classes) for image in images])
-    rarity = (1 / np.maximum(counts.sum(0), 1)) ** cfg.tiling.balance
-    # An image is drawn for the rarest class in it.
-    shares = np.where(counts > 0, rarity, 0).max(1)
-    is_clean = counts.sum(1) == 0
-    shares /= shares.sum()
-    clean = is_clean.mean() if cfg.tiling.clean is None else cfg.tiling.clean
-    if is_clean.any():
-        shares *= 1 - clean
-        shares[is_clean] = clean / is_clean.sum()
-    result: np.ndarray = shares / shares.sum()
-    return result
-
-
-def spread(images: list[LabelledImage], most: int) -> list[LabelledImage]:
-    """At most so many, spread evenly."""
-    if len(images) <= most:
-        return images
-    return [images[k] for k in np.linspace(0, len(images) - 1, most).astype(int)]
-
-
-def network_of(task: DefectTask) -> Network:
-    """The task's network itself, without what a trainer wraps around it."""
-    return task.network
 
 
 def build_task(cfg: DefectTrainConfig) -> DefectTask:

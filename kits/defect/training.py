@@ -15,11 +15,16 @@ from kits.defect.config import DefectTrainConfig
 from kits.defect.data.image_set import SPLITS, ImageSet
 from kits.defect.data.load import open_images
 from kits.defect.detecting import Detecting
+from kits.defect.planes import planes_of
 from kits.defect.smoke import shrink
 from kits.defect.task import DefectTask
 from kits.defect.trained import FACTS, SAMPLES, save_network
+from kits.defect.verdicts import FROZEN
 
 NUM_SAMPLES = 64  # for the ranges of 8-bit numbers
+NUM_FROZEN = 32  # for the verdicts that all runtimes must agree on
+# A network that knows so little that it would choose another threshold should not be used.
+THRESHOLD_RANGE = (0.1, 0.9)
 # The nms step of a bundle: what is worth a line's time.
 MAX_BOXES = 100
 
@@ -74,7 +79,8 @@ def write_model(
         "planes": task.planes,
         "has_template": images.has_template,
         "class_names": list(images.class_names),
-        "threshold": validation["threshold"],  # of defects, by F at IoU 0.33
+        # Of defects, by F at IoU 0.33.
+        "threshold": float(np.clip(validation["threshold"], *THRESHOLD_RANGE)),
         "nms": {"iou": settings.iou, "max_boxes": MAX_BOXES},
         "size_px": cfg.sampling.size_px,
         "data": images.name,
@@ -83,6 +89,11 @@ def write_model(
     }
     write_atomic(run.path / FACTS, json.dumps(facts, indent=2) + "\n")
     np.savez_compressed(run.path / SAMPLES, image=_samples(task))
+    kept = task.images["validation"][:NUM_FROZEN]
+    np.savez_compressed(
+        run.path / FROZEN,
+        **{f"{k:03}": planes_of(one.pixels, one.template) for k, one in enumerate(kept)},
+    )
 
 
 def _samples(task: DefectTask) -> np.ndarray:
@@ -92,4 +103,7 @@ def _samples(task: DefectTask) -> np.ndarray:
         chosen[k] for k in np.unique(np.linspace(0, len(chosen) - 1, NUM_SAMPLES).astype(int))
     ]
     rng = np.random.default_rng(task.seed)
-    return np.stack([training_sample([one], task.cfg.sampling, rng).planes for one in chosen])
+    cfg = task.cfg
+    return np.stack(
+        [training_sample([one], cfg.sampling, cfg.tiling, rng).planes for one in chosen]
+    )

@@ -63,13 +63,13 @@ def fit(sizes: Sequence[float], is_hit: Sequence[bool]) -> Curve | None:
     return Curve(float(beta[0]), float(beta[1]), np.linalg.inv(hessian))
 
 
-def pod_metrics(sizes: Sequence[float], is_hit: Sequence[bool], unit: str) -> dict[str, float]:
-    """`a90_<unit>`, `a90_95_<unit>`, where the data tell them."""
+def pod_metrics(sizes: Sequence[float], is_hit: Sequence[bool]) -> dict[str, float]:
+    """`a90` and `a90_95`, where the data tell them."""
     curve = fit(sizes, is_hit)
     if curve is None:
         return {}
     a90 = math.exp((math.log(WANTED / (1 - WANTED)) - curve.intercept) / curve.slope)
-    result = {f"a90_{unit}": a90}
+    result = {"a90": a90}
     high = a90 * 100
 
     def missing(log_size: float) -> float:
@@ -82,7 +82,7 @@ def pod_metrics(sizes: Sequence[float], is_hit: Sequence[bool], unit: str) -> di
         first = above[0]
         low = grid[max(first - 1, 0)]
         crossing = optimize.brentq(missing, low, grid[first]) if first else grid[0]
-        result[f"a90_95_{unit}"] = math.exp(crossing)
+        result["a90_95"] = math.exp(crossing)
     return result
 
 

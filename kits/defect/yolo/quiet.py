@@ -18,7 +18,9 @@ import tempfile
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import torch
+from PIL import Image
 
 REPORTS = ("clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
 FONTS = ("Arial.ttf", "Arial.Unicode.ttf")
@@ -51,7 +53,8 @@ def _import_first() -> None:
     os.environ.update(ENVIRONMENT, YOLO_CONFIG_DIR=folder)
     # An account's key would make it upload.
     os.environ.pop("ULTRALYTICS_API_KEY", None)
-    num_threads = torch.get_num_threads()
+    num_threads, printing = torch.get_num_threads(), np.get_printoptions()
+    opened, saved = Image.open, torch.save
     try:
         package = importlib.import_module("ultralytics")
     except ModuleNotFoundError as error:
@@ -62,6 +65,10 @@ def _import_first() -> None:
         if threads is None:
             os.environ.pop("OMP_NUM_THREADS", None)
     torch.set_num_threads(num_threads)
+    # It replaces functions of other packages for the whole process, and how arrays are printed.
+    Image.open, torch.save = opened, saved
+    np.set_printoptions(**printing)
+    torch.set_printoptions(profile="default")
     package.settings.update({"sync": False, "api_key": "", **dict.fromkeys(REPORTS, False)})
 
 

@@ -81,3 +81,27 @@ def train_config():
         return cfg
 
     return make
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory):
+    """A finished run of the smallest network on rendered parts."""
+    import torch
+
+    from core.train.config import OptimConfig, TrainerConfig
+    from kits.defect.config import DefectTrainConfig
+    from kits.defect.model_config import QuarterKitConfig
+    from kits.defect.training import train_run
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("runs")
+    return train_run(
+        DefectTrainConfig(
+            trainer=TrainerConfig(
+                smoke=True, max_steps=6, metric="map50", metric_mode="max", tensorboard=False,
+                progress=False, num_threads=1, runs_dir=str(folder),
+            ),
+            optim=OptimConfig(lr=3e-3),
+            model=QuarterKitConfig(),
+        )
+    )  # fmt: skip

@@ -124,6 +124,15 @@ def test_their_form_holds_our_boxes():
     assert set(maps) == {"lead_4", "lead_8", "lead_16"}
 
 
+def test_it_leaves_other_packages_as_they_were():
+    from kits.defect.yolo.quiet import import_ultralytics
+
+    import_ultralytics()
+    for function in (Image.open, torch.save):
+        assert "ultralytics" not in function.__module__
+    assert np.get_printoptions()["linewidth"] < 100
+
+
 def test_whoever_imports_it_first_is_told(monkeypatch):
     from kits.defect.yolo.quiet import import_ultralytics
 
