@@ -37,6 +37,8 @@ DECIDE_SHARE = 0.06
 PICTURE_MARGIN_PX, PICTURE_PX = 32, 128
 # Of a frame, from which share of flagged cells on all is looked at.
 ALL_SHARE = 0.5
+# Without a part that was missed, after which the alarm ends: it is not to begin and end with each.
+CALM_S = 1.0
 # For which a camera remembers what its zones hide.
 MAX_SHIFTS = 1000
 
@@ -53,7 +55,7 @@ class Camera:
     name: str
     recipe: Recipe
     recipe_mark: str
-    grid: Grid
+    grid: Grid  # with small tiles where the detector takes them
     blocks: list[Box]
     ring: Ring
     slots: Slots
@@ -61,6 +63,7 @@ class Camera:
     triage: Child
     num_triggers: int = 0
     num_awaited: int = 0  # images
+    missed_s: float = 0.0  # when a part of it became UNINSPECTED
     _ignored: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
 
     def ignored(self, shift_px: tuple[float, float]) -> np.ndarray:
@@ -138,9 +141,10 @@ class Inspection:
         verdict = await self._write(part, verdict)
         subject = part.camera.name
         if verdict.state == "UNINSPECTED":
+            part.camera.missed_s = time.monotonic()
             self.alarms.begin("uninspected", subject, verdict.reason, part.trigger)
-        else:
-            self.alarms.end("uninspected", subject, "parts are inspected again")
+        elif time.monotonic() - part.camera.missed_s > CALM_S:
+            self.alarms.end("uninspected", subject, f"none was missed for {CALM_S:g} s")
         return verdict
 
     async def _look_at(self, part: Part) -> Verdict:
@@ -149,13 +153,13 @@ class Inspection:
             raise Missed(self.ledger.trouble)
         await self._capture(part)
         cells = await self._triage(part)
-        service = self.detector.service
-        part.model = service.file.key
-        tiles = self._tiles(part.camera, cells)
-        recipe = part.camera.recipe
-        blocks = draw_blocks(part.camera.blocks, cells.flagged, recipe.audit_share, self.random)
-        found, missed = await self._detect(part, service, cells, tiles, blocks)
-        return self._decide(part, service, cells, found, missed)
+        share = part.camera.recipe.audit_share
+        blocks = draw_blocks(part.camera.blocks, cells.flagged, share, self.random)
+        with self.detector.in_use() as service:
+            part.model = service.file.key
+            tiles = self._tiles(part.camera, service, cells)
+            found, missed = await self._detect(part, service, cells, tiles, blocks)
+            return self._decide(part, service, cells, found, missed)
 
     async def _capture(self, part: Part) -> None:
         camera, part.stage = part.camera, "while its image was waited for"
@@ -203,10 +207,11 @@ class Inspection:
             self.tally.set_background(camera, frame)
         return part.cells
 
-    def _tiles(self, camera: Camera, cells: Cells) -> list[Box]:
+    def _tiles(self, camera: Camera, service: Service, cells: Cells) -> list[Box]:
         if cells.flagged.mean() > ALL_SHARE:
             return camera.grid.every()
-        return camera.grid.cover(cells.flagged)
+        has_small = service.file.given.side_px is None
+        return replace(camera.grid, has_small=has_small).cover(cells.flagged)
 
     async def _detect(
         self, part: Part, service: Service, cells: Cells, tiles: list[Box], blocks: list[Box]
@@ -220,28 +225,36 @@ class Inspection:
         more = [tile for tile in dict.fromkeys(drawn) if tile not in tiles]
         boxes = [*tiles, *more]
         pixels = camera.ring.cut(slot, part.trigger, boxes)
+        planes = {
+            box: self._planes(service, camera.recipe, cells, one, box)
+            for box, one in zip(boxes, pixels, strict=True)
+        }
+        jobs = [
+            *self._jobs(service, tiles, FLAGGED),
+            *self._jobs(service, more, AUDIT),
+        ]
         deadline_s = part.deadline_s - DECIDE_SHARE * camera.recipe.deadline_ms / 1e3
         answers = await asyncio.gather(
             *(
                 self.detector.look(
                     service,
-                    self._planes(service, camera.recipe, cells, one, box),
-                    box,
+                    side_px,
+                    [(box, planes[box]) for box in some],
                     deadline_s=deadline_s,
-                    priority=FLAGGED if at < len(tiles) else AUDIT,
+                    priority=priority,
                     tenant=camera.name,
                 )
-                for at, (one, box) in enumerate(zip(pixels, boxes, strict=True))
+                for side_px, some, priority in jobs
             ),
             return_exceptions=True,
         )
         found: list[Found] = []
         failed: dict[Box, BaseException] = {}
-        for box, answer in zip(boxes, answers, strict=True):
+        for (_, some, _), answer in zip(jobs, answers, strict=True):
             if isinstance(answer, BaseException):
                 if not isinstance(answer, Refused | Expired | Lost | Failed):
                     raise answer
-                failed[box] = answer
+                failed.update(dict.fromkeys(some, answer))
             else:
                 found += answer
         part.num_tiles = len(boxes) - len(failed)
@@ -251,6 +264,17 @@ class Inspection:
         if not missed:
             return found, ""
         return found, f"{len(missed)} of {len(tiles)} tiles were not looked at: {_why(missed[0])}"
+
+    def _jobs(
+        self, service: Service, tiles: Sequence[Box], priority: int
+    ) -> list[tuple[int, list[Box], int]]:
+        """Tiles of one size that run together, with that size and a priority."""
+        jobs = []
+        for side_px in service.sides_px:
+            some = [tile for tile in tiles if service.side_of(tile) == side_px]
+            step = self.detector.together(service, side_px, len(some))
+            jobs += [(side_px, some[at : at + step], priority) for at in range(0, len(some), step)]
+        return jobs
 
     def _planes(
         self, service: Service, recipe: Recipe, cells: Cells, pixels: np.ndarray, box: Box

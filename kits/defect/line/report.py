@@ -51,7 +51,7 @@ def write_report(path: Path, station: Station, summary: Mapping[str, Any]) -> No
         alarms=_alarms(station),
         timeline=timeline(station.tally.seconds),
         stages=latency_bars(summary["stages_ms"], summary["latency_ms"]),
-        reasons=_reasons(summary),
+        reasons=_reasons(summary) + _uninspected(list(station.tally.uninspected)[-NUM_SHOWN:]),
         maps="\n".join(
             f"<figure>{heat_map(camera)}<figcaption><b>{escape(name)}</b> {_told(camera.states)}"
             f"</figcaption></figure>"
@@ -142,6 +142,17 @@ def _alarms(station: Station) -> str:
     rest = len(told) - NUM_SHOWN
     more = f"<p>and {rest} more, in the ledger.</p>" if rest > 0 else ""
     return _table(("", "Kind", "Of", "What", "Trigger"), rows) + more
+
+
+def _uninspected(verdicts: list[Verdict]) -> str:
+    if not verdicts:
+        return ""
+    rows = "\n".join(
+        f'<tr><th scope="row" class="num">{verdict.trigger}</th><td>{escape(verdict.camera)}</td>'
+        f"<td>{escape(verdict.frame or '–')}</td><td>{escape(verdict.reason)}</td></tr>"
+        for verdict in verdicts
+    )
+    return "<h3>The last of them</h3>" + _table(("Trigger", "Camera", "Image", "Reason"), rows)
 
 
 def _reasons(summary: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from core.schedule.pool import WorkerSpec
 from kits.defect.line.alarms import Alarm, Alarms
 from kits.defect.line.audit import Audit
 from kits.defect.line.child import Child
-from kits.defect.line.detect import Detector, DetectorConfig, open_detector
+from kits.defect.line.detect import Detector, DetectorConfig
 from kits.defect.line.detector_file import DetectorFile
 from kits.defect.line.inspection import Camera, Inspection, Part
 from kits.defect.line.ledger import ALARM, CLEARED, NOTE, Entry, Ledger, Sync
@@ -121,7 +121,16 @@ class Station:
     def _open_detector(self, path: Path) -> DetectorFile:
         file = DetectorFile.open(path)
         for recipe in self.recipes:
-            file = open_detector(path, recipe.detector_sha256)
+            if recipe.detector_sha256 not in (None, file.sha256):
+                raise ValueError(
+                    f"{path.name} has sha256 {file.sha256[:12]}, recipe {recipe.product!r} is for "
+                    f"{recipe.detector_sha256[:12]}; learn it with this detector, or use that one"
+                )
+            if file.given.side_px not in (None, recipe.tile_px):
+                raise ValueError(
+                    f"{path.name} takes tiles of {file.given.side_px} px, recipe "
+                    f"{recipe.product!r} has tile_px={recipe.tile_px}; set tile_px to that"
+                )
             if file.has_template and "template" not in recipe.arrays:
                 raise ValueError(
                     f"{path.name} sees a template, recipe {recipe.product!r} has none; learn it "
@@ -167,7 +176,11 @@ class Station:
             self.output / "defects", self.config.max_pictures, told("disk", "pictures")
         )
         deadline_s = min(recipe.deadline_ms for recipe in self.recipes) / 1e3
-        self.detector = Detector(self.config.detector, deadline_s, self._on_detector_death)
+        grids = [_grid(recipe) for recipe in self.recipes]
+        sides_px = {side for grid in grids for side in (grid.tile_px, grid.small_px)}
+        self.detector = Detector(
+            self.config.detector, sides_px, deadline_s, self._on_detector_death
+        )
         self._rings = [
             Ring.create(self.config.slots, recipe.height_px, recipe.width_px)
             for recipe in self.recipes
@@ -266,7 +279,7 @@ class Station:
             settings={"source": dict(config.source), "ring": ring.descriptor},
             descriptors=(ring.descriptor,),
         )
-        grid = Grid(recipe.height_px, recipe.width_px, recipe.tile_px, recipe.halo_px)
+        grid = _grid(recipe)
         return Camera(
             number=number,
             name=config.name,
@@ -329,3 +342,7 @@ class Station:
         detail = {"kind": alarm.kind, "subject": alarm.subject}
         self.ledger.append(Entry(alarm.trigger, alarm.subject, state, alarm.text, detail))
         self._on_alarm(alarm)
+
+
+def _grid(recipe: Recipe) -> Grid:
+    return Grid(recipe.height_px, recipe.width_px, recipe.tile_px, recipe.halo_px)

@@ -14,6 +14,8 @@ import numpy as np
 from kits.defect.line.cells import CELL_PX
 
 SNAP_PX = 32
+# So many cells that are not seen yet are worth a whole tile; fewer get a small one each.
+WORTH_CELLS = 3
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two exclusive
 
@@ -26,12 +28,20 @@ class Grid:
     width_px: int
     tile_px: int
     halo_px: int
+    has_small: bool = True  # the detector takes tiles for one cell, too
 
     @property
     def core_px(self) -> int:
         """Side of what a tile inside the frame sees wholly: whole cells."""
         room = self.tile_px - 2 * self.halo_px
         return max(CELL_PX, room - room % CELL_PX)
+
+    @property
+    def small_px(self) -> int:
+        """Side of a tile for one cell; as large as the others where it would not be smaller."""
+        side = CELL_PX + 2 * self.halo_px
+        side += -side % SNAP_PX
+        return min(side, self.tile_px) if self.has_small else self.tile_px
 
     def blocks(self) -> list[Box]:
         """The frame cut into cores: each pixel is in one."""
@@ -42,21 +52,21 @@ class Grid:
             for left in range(0, self.width_px, step)
         ]
 
-    def around(self, core: Box) -> Box:
+    def around(self, core: Box, side_px: int | None = None) -> Box:
         """The tile with a core in its middle, moved into the frame where it would leave it."""
-        left, right = self._span(core[0], core[2], self.width_px)
-        top, bottom = self._span(core[1], core[3], self.height_px)
+        side_px = side_px or self.tile_px
+        left, right = self._span(core[0], core[2], self.width_px, side_px)
+        top, bottom = self._span(core[1], core[3], self.height_px, side_px)
         return left, top, right, bottom
 
-    def _span(self, low: int, high: int, size: int) -> tuple[int, int]:
-        spare = (self.tile_px - (high - low)) // 2
-        start = low - spare
+    def _span(self, low: int, high: int, size: int, side_px: int) -> tuple[int, int]:
+        start = low - (side_px - (high - low)) // 2
         start -= start % SNAP_PX
         # Not so far that the core's end comes too near to the tile's.
-        if start + self.tile_px < min(high + self.halo_px, size):
+        if start + side_px < min(high + self.halo_px, size):
             start += SNAP_PX
-        start = max(0, min(start, size - self.tile_px))
-        return start, min(start + self.tile_px, size)
+        start = max(0, min(start, size - side_px))
+        return start, min(start + side_px, size)
 
     def every(self) -> list[Box]:
         """Tiles over the whole frame, as few as have the halo: brute force."""
@@ -66,32 +76,35 @@ class Grid:
         """Tiles that see every flagged cell wholly; few, though not always the fewest.
 
         From the top: of the tiles whose core begins with the next cell's row and holds the cell,
-        the one with most cells that are not covered yet.
+        the one with most cells that are not covered yet; or a small one, if those are few.
 
         Args:
             flagged: (rows, columns) bool, cells.
         """
         left = flagged.copy()
         cells = self.core_px // CELL_PX
+        has_small = self.small_px < self.tile_px
         tiles: list[Box] = []
         columns = left.shape[1]
         for row in np.flatnonzero(flagged.any(axis=1)).tolist():
             while (found := np.flatnonzero(left[row])).size:
                 first = int(found[0])
-                lowest = max(0, min(first, columns - cells))
-                starts = range(max(0, first - cells + 1), lowest + 1) if cells > 1 else (first,)
                 rows = slice(row, row + cells)
-                best = max(starts, key=lambda at: int(left[rows, at : at + cells].sum()))
-                tile = self.around(
-                    (
-                        best * CELL_PX,
-                        row * CELL_PX,
-                        min((best + cells) * CELL_PX, self.width_px),
-                        min((row + cells) * CELL_PX, self.height_px),
-                    )
+                starts = range(max(0, first - cells + 1), max(0, min(first, columns - cells)) + 1)
+                counts = [int(left[rows, at : at + cells].sum()) for at in starts]
+                most = max(counts)
+                if has_small and most < WORTH_CELLS:
+                    best, size, side_px = first, 1, self.small_px
+                else:
+                    best, size, side_px = starts[counts.index(most)], cells, self.tile_px
+                core = (
+                    best * CELL_PX,
+                    row * CELL_PX,
+                    min((best + size) * CELL_PX, self.width_px),
+                    min((row + size) * CELL_PX, self.height_px),
                 )
-                tiles.append(tile)
-                left[rows, best : best + cells] = False
+                tiles.append(self.around(core, side_px))
+                left[row : row + size, best : best + size] = False
         return tiles
 
 

@@ -110,7 +110,7 @@ async def test_triggers_go_on_where_the_last_run_ended(tmp_path):
 @in_loop
 async def test_another_detector_than_the_recipes_is_refused(tmp_path):
     settings = {"detector_sha256": "0" * 64}
-    with pytest.raises(ValueError, match="the recipe is for 000000000000"):
+    with pytest.raises(ValueError, match="recipe 'plate' is for 000000000000"):
         async with running(tmp_path / "a", frames(1), recipe=settings):
             pass
 

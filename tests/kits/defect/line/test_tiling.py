@@ -27,7 +27,13 @@ def sees(grid, tile, cell_row, cell_column):
 
 @pytest.mark.parametrize(
     "grid",
-    [UHD, Grid(640, 640, 320, 64), Grid(2160, 3840, 640, 96), Grid(700, 1001, 256, 32)],
+    [
+        UHD,
+        Grid(2160, 3840, 320, 64, has_small=False),
+        Grid(640, 640, 320, 64),
+        Grid(2160, 3840, 640, 96),
+        Grid(700, 1001, 256, 32),
+    ],
 )
 @pytest.mark.parametrize("share", [0.001, 0.02, 0.3, 1.0])
 def test_every_flagged_cell_is_seen_with_its_halo_by_a_tile_inside_the_frame(grid, share):
@@ -36,7 +42,8 @@ def test_every_flagged_cell_is_seen_with_its_halo_by_a_tile_inside_the_frame(gri
     flagged[-1, -1] = True
     tiles = grid.cover(flagged)
     for tile in tiles:
-        assert (tile[2] - tile[0], tile[3] - tile[1]) == (grid.tile_px, grid.tile_px)
+        assert tile[2] - tile[0] == tile[3] - tile[1]
+        assert tile[2] - tile[0] in (grid.tile_px, grid.small_px)
         assert min(tile) >= 0
         assert tile[2] <= grid.width_px
         assert tile[3] <= grid.height_px
@@ -52,12 +59,21 @@ def test_neighbouring_cells_share_a_tile():
     assert len(UHD.cover(flagged)) == 2
 
 
+def test_a_few_cells_get_small_tiles_where_the_detector_takes_them():
+    flagged = np.zeros(num_cells(2160, 3840), bool)
+    flagged[10, 20] = flagged[11, 21] = True
+    assert UHD.small_px == 192
+    assert [tile[2] - tile[0] for tile in UHD.cover(flagged)] == [192, 192]
+    fixed = Grid(2160, 3840, 320, 64, has_small=False)
+    assert [tile[2] - tile[0] for tile in fixed.cover(flagged)] == [320]
+
+
 def test_nothing_flagged_needs_no_tile():
     assert UHD.cover(np.zeros((34, 60), bool)) == []
 
 
 def test_a_frame_smaller_than_a_tile_is_one_tile():
-    grid = Grid(200, 200, 320, 64)
+    grid = Grid(200, 200, 320, 64, has_small=False)
     assert grid.every() == [(0, 0, 200, 200)]
     assert set(grid.cover(np.ones((4, 4), bool))) == {(0, 0, 200, 200)}
 
