@@ -1,4 +1,5 @@
-# Two commands for a newcomer: `make fraud` and `make test`. Each works alone from a bare clone.
+# Three commands for a newcomer: `make fraud`, `make defect` and `make test`. Each works alone from a
+# bare clone.
 # ARGS goes to the command: make fraud ARGS=trainer=smoke, make test ARGS='-k fold'.
 
 PYTHON ?= python3
@@ -7,9 +8,9 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check
 BUILD_KERNELS := .venv/bin/python -m kernels.build
 BUILD_SETTINGS := pyproject.toml hatch_build.py kernels/build.py
 # What is installed already; the smaller set if nothing is.
-INSTALLED := $(firstword $(wildcard .venv/.dev .venv/.fraud) .venv/.fraud)
+INSTALLED := $(firstword $(wildcard .venv/.dev .venv/.defect .venv/.fraud) .venv/.fraud)
 
-.PHONY: help fraud serve monitor first-bundle test test-slow lint bench zoo kernels aarch64 system lock clean
+.PHONY: help fraud defect serve monitor first-bundle test test-slow lint bench zoo kernels aarch64 system lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1|/p' Makefile | column -t -s '|'
@@ -17,6 +18,13 @@ help:
 fraud: .venv/.fraud ## train the fraud model, compare it with its baselines, write a report
 	@$(BUILD_KERNELS)
 	.venv/bin/python -m kits.fraud.train $(ARGS)
+
+# A key is made where there is none yet; without a key nothing can be signed.
+defect: .venv/.defect ## render parts, train a detector, evaluate it, pack a signed bundle
+	@$(BUILD_KERNELS)
+	.venv/bin/python -m kits.defect.train $(ARGS)
+	@ls "$${DEEPKITS_HOME:-$$HOME/.config/deepkits}"/keys/*.key >/dev/null 2>&1 || .venv/bin/python -m edge.keys new
+	.venv/bin/python -m kits.defect.export run="$$(ls -d runs/defect/* | tail -n 1)"
 
 # Without any bundle, a small run is trained, a key made and the bundle exported first.
 serve: $(INSTALLED) ## serve the newest fraud bundle and print curl lines to try
