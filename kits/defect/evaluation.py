@@ -5,7 +5,7 @@ Flat keys of metrics.json; most with `.low` and `.high`, 95 % over images drawn 
     map50, map50_95                    ultralytics' definition: 101 points, mean over classes
     f_at_iou_0.33                      F score at the run's threshold, which validation chose
     f_at_iou_0.33_best                 at the best threshold of these images: a bound, not a result
-    per_class.<name>.ap50, .ap50_95, .num_defects
+    per_class.<name>.ap50, .ap50_95, .num_defects, .detection_rate (and .lower_95)
     point_hit_rate                     of all defects: the middle of a found box lies on it
     length_recall                      of line-like defects: the share of their mm that was found
     detection_rate                     of all defects: overlapped by 0.33 or hit, by any class
@@ -13,6 +13,8 @@ Flat keys of metrics.json; most with `.low` and `.high`, 95 % over images drawn 
     false_reject_rate                  of images without defects: something was found
     ... .lower_95, .upper_95           one-sided Clopper-Pearson bounds of these three
     false_per_image                    found boxes that are no defect
+    at_1_percent_false_reject.<key>    threshold, detection_rate and its bound where these images'
+                                       own clean ones are rejected once in a hundred
     pod.<what>.a90, .a90_95            against width, length, contrast, where they are known
 """
 
@@ -46,6 +48,8 @@ from kits.defect.planes import planes_of
 
 METRICS_FILE, REPORT_FILE = "metrics.json", "report.html"
 LOOSE = 0.33
+# Of clean images, how many may be rejected; fewer than these tell no hundredth.
+REJECTED, LEAST_CLEAN = 0.01, 100
 Told = Callable[[int, int, str], None]
 
 
@@ -172,7 +176,7 @@ def assess(images: Sequence[Scored], threshold: float, class_names: Sequence[str
     if metrics["num_defects"]:
         metrics |= {**scores(hits), **intervals(hits, scores)}
         metrics["f_at_iou_0.33_best"] = best_threshold(hits)[1]
-        metrics["per_class"] = _per_class(hits, class_names)
+        metrics["per_class"] = _per_class(images, hits, threshold, class_names)
         metrics |= _rates(images, threshold)
         metrics |= _line_metrics(images, threshold)
         metrics |= _pod(images, threshold)
@@ -180,17 +184,22 @@ def assess(images: Sequence[Scored], threshold: float, class_names: Sequence[str
     return Evaluation(metrics, tuple(images), threshold, tuple(class_names))
 
 
-def _per_class(hits: Sequence[Hits], class_names: Sequence[str]) -> dict[str, dict[str, float]]:
-    precisions = average_precisions(hits)
-    numbers = np.bincount(
-        np.concatenate([one.true_classes for one in hits]), minlength=len(class_names)
-    )
-    return {
-        class_names[k]: {
-            "ap50": float(each[0]), "ap50_95": float(each.mean()), "num_defects": int(numbers[k])
+def _per_class(
+    images: Sequence[Scored], hits: Sequence[Hits], threshold: float, class_names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    classes = np.concatenate([one.truth.classes for one in images])
+    is_hit = np.concatenate([lines.hits(one, threshold) for one in images])
+    result = {}
+    for k, each in average_precisions(hits).items():
+        mine = is_hit[classes == k]
+        result[class_names[k]] = {
+            "ap50": float(each[0]),
+            "ap50_95": float(each.mean()),
+            "num_defects": len(mine),
+            "detection_rate": float(mine.mean()),
+            "detection_rate.lower_95": lower_bound(int(mine.sum()), len(mine)),
         }
-        for k, each in precisions.items()
-    }  # fmt: skip
+    return result
 
 
 def _rates(images: Sequence[Scored], threshold: float) -> dict[str, float]:
@@ -222,7 +231,19 @@ def _rejects(images: Sequence[Scored], threshold: float) -> dict[str, float]:
             "false_reject_rate.hits": rejected,
             "false_reject_rate.tries": len(clean),
         }
+    if len(clean) >= LEAST_CLEAN and len(clean) < len(images):
+        result |= _at_one_percent(images, clean)
     return result
+
+
+def _at_one_percent(images: Sequence[Scored], clean: Sequence[Scored]) -> dict[str, float]:
+    """Where one clean image in a hundred is rejected: what is found then."""
+    highest = np.sort([max(one.found.scores, default=0.0) for one in clean])[::-1]
+    threshold = float(np.nextafter(highest[int(REJECTED * len(clean))], np.float32(2)))
+    rates = _rates(images, threshold)
+    keys = [key for key in rates if key.startswith(("detection_rate", "part_detection_rate"))]
+    found = {"threshold": threshold, **{key: rates[key] for key in keys}}
+    return {f"at_1_percent_false_reject.{key}": value for key, value in found.items()}
 
 
 def _line_metrics(images: Sequence[Scored], threshold: float) -> dict[str, float]:

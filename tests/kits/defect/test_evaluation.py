@@ -80,6 +80,19 @@ def test_only_good_images_have_a_false_reject_rate_alone(four_images):
     assert "map50" not in metrics
 
 
+def test_the_point_of_one_reject_in_a_hundred(four_images):
+    clean = [Scored(image(f"c{k}", [], []), found((0, 0.001 * k, A))) for k in range(200)]
+    found_again = [four_images[0], Scored(image("e", [B], [1]), found((1, 0.19, B)))]
+    metrics = assess([*found_again, *clean], 0.5, NAMES).metrics
+    # Two of 200 lie above: 0.199 and 0.198.
+    assert metrics["at_1_percent_false_reject.threshold"] == pytest.approx(0.197)
+    assert metrics["at_1_percent_false_reject.detection_rate"] == 0.5
+    rejected = sum(
+        one.found.scores[0] >= metrics["at_1_percent_false_reject.threshold"] for one in clean
+    )
+    assert rejected == 2
+
+
 def test_large_images_are_looked_at_in_tiles():
     """A network that finds the brightest place of what it sees."""
     planes = np.zeros((1, 200, 330), np.uint8)
