@@ -13,6 +13,7 @@ from kernels.triage.reference import (
     Counts,
     block_means,
     cell_grid,
+    ridges,
     to_planes,
 )
 
@@ -24,6 +25,7 @@ __all__ = [
     "block_means",
     "cell_grid",
     "match",
+    "ridges",
     "scan",
     "to_planes",
 ]

@@ -188,13 +188,23 @@ struct Levels {
   Bytes ridge[kDirections];
 };
 
+// Leaves the envelope of the last column's cell open where blocks reach beyond the frame; `phase` is
+// the pixel at which its first block starts.
+inline void open_beyond(const Frame& frame, int64_t phase, Bytes* low, Bytes* high) {
+  const int64_t blocks = (frame.width - (frame.columns - 1) * kCell - phase) / 2;
+  for (int64_t k = most(blocks, 0); k < kBlocks; ++k) {
+    (*low)[k] = 0;
+    (*high)[k] = 255;
+  }
+}
+
 // By how much means leave the envelope.
 inline Bytes leaving(Bytes mean, Bytes low, Bytes high) {
   return larger(above(mean, high), above(low, mean));
 }
 
-inline void count_row(const Rings& rings, const Envelope& envelope, int64_t y, int64_t first,
-                      int64_t last, const int32_t* shifts, const Levels& levels, Counts* counts) {
+inline void count_row(const Frame& frame, const Rings& rings, const Envelope& envelope, int64_t y,
+                      int64_t first, int64_t last, const int32_t* shifts, const Levels& levels, Counts* counts) {
   const uint8_t* means = rings.mean(y);
   const uint8_t *up[kDirections], *here[kDirections], *down[kDirections];
   for (int64_t d = 0; d < kDirections; ++d) {
@@ -208,7 +218,8 @@ inline void count_row(const Rings& rings, const Envelope& envelope, int64_t y, i
     __builtin_prefetch(envelope.low + at + kAhead * envelope.stride);
     __builtin_prefetch(envelope.high + at + kAhead * envelope.stride);
     const Bytes mean = load(means + x);
-    const Bytes low = load(envelope.low + at), high = load(envelope.high + at);
+    Bytes low = load(envelope.low + at), high = load(envelope.high + at);
+    if (c + 1 == frame.columns) open_beyond(frame, 0, &low, &high);
     const Bytes seen = reinterpret_cast<Bytes>((low | ~high) != 0);
     const Bytes leaves = leaving(mean, low, high);
     Counts& cell = counts[c - first];
@@ -223,7 +234,8 @@ inline void count_row(const Rings& rings, const Envelope& envelope, int64_t y, i
     const Bytes stands = larger(
         larger(above(horizontal, levels.ridge[0]), above(vertical, levels.ridge[1])),
         larger(above(falling, levels.ridge[2]), above(rising, levels.ridge[3])));
-    cell.ridge += smaller(stands & seen, Bytes{} + 1);
+    const Bytes even = (low & 1) - 1;
+    cell.ridge += smaller(stands & seen & even, Bytes{} + 1);
   }
 }
 
@@ -243,9 +255,10 @@ inline int64_t count_everywhere(const Frame& frame, const Envelope& envelope, in
   int64_t found = 0;
   for (int64_t py = 0; py < 2; ++py) {
     Bytes counts[2] = {Bytes{}, Bytes{}};
-    for (int64_t y = r * kBlocks; y < (r + 1) * kBlocks; ++y) {
-      const uint8_t* first = frame.pixels + least(2 * y + py, frame.height - 1) * frame.stride;
-      const uint8_t* second = frame.pixels + least(2 * y + py + 1, frame.height - 1) * frame.stride;
+    const int64_t end = least((r + 1) * kBlocks, (frame.height - py) / 2);
+    for (int64_t y = r * kBlocks; y < end; ++y) {
+      const uint8_t* first = frame.pixels + (2 * y + py) * frame.stride;
+      const uint8_t* second = first + frame.stride;
       const uint8_t* upper = with_next(first, frame.width, c * kCell, one);
       const uint8_t* lower = with_next(second, frame.width, c * kCell, other);
       for (int64_t px = 0; px < 2; ++px) {
@@ -253,7 +266,9 @@ inline int64_t count_everywhere(const Frame& frame, const Envelope& envelope, in
                                   static_cast<int32_t>(shift[1] - px)};
         const int64_t at = place(envelope, y, c, moved);
         mean_cell(upper + px, lower + px, means);
-        const Bytes leaves = leaving(load(means), load(envelope.low + at), load(envelope.high + at));
+        Bytes low = load(envelope.low + at), high = load(envelope.high + at);
+        if (c + 1 == frame.columns) open_beyond(frame, px, &low, &high);
+        const Bytes leaves = leaving(load(means), low, high);
         counts[px] -= reinterpret_cast<Bytes>(leaves > levels);
       }
     }
@@ -295,7 +310,9 @@ inline void scan_strip(const Frame& frame, const Envelope& envelope, const Rings
       const int64_t next = y + kReach + 1;
       if (next <= bottom) mean_row(frame, first, last, next, rings.mean(next));
       line_row(rings, y + kReach, bottom, columns);
-      count_row(rings, envelope, y, first, last, shifts + 2 * r * frame.columns, levels, counts);
+      // Blocks that are not wholly in the frame are not looked at.
+      if (2 * y + 1 >= frame.height) break;
+      count_row(frame, rings, envelope, y, first, last, shifts + 2 * r * frame.columns, levels, counts);
     }
     for (int64_t c = first; c < last; ++c) {
       const int64_t cell = r * frame.columns + c;

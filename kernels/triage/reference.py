@@ -30,7 +30,7 @@ class Counts:
     outside: np.ndarray
     slight: np.ndarray  # (R, C) uint16: blocks that leave it by more than the slight level
     peak: np.ndarray  # (R, C) uint8: by how much the worst block leaves it
-    ridge: np.ndarray  # (R, C) uint16: blocks on a ridge
+    ridge: np.ndarray  # (R, C) uint16: blocks on a ridge, where `low` is even
     excess: np.ndarray  # (R, C) int32: sum of means less the sum of the envelope's middles
     seen: np.ndarray  # (R, C) uint16: blocks that were looked at; others count nowhere above
 
@@ -57,6 +57,18 @@ def block_means(pixels: np.ndarray) -> np.ndarray:
     wide = np.pad(pixels, ((0, 1), (0, 1)), mode="edge").astype(np.uint16)
     sums = wide[:-1, :-1] + wide[1:, :-1] + wide[:-1, 1:] + wide[1:, 1:]
     return ((sums + 2) >> 2).astype(np.uint8)
+
+
+def ridges(means: np.ndarray) -> np.ndarray:
+    """By how much blocks stand out from both their sides, as `scan_reference` sees it.
+
+    Args:
+        means: (H, W) uint8 as `block_means` gives them.
+
+    Returns:
+        (4, H, W) int16, for each of DIRECTIONS; 0 and less is no ridge.
+    """
+    return np.stack([_ridge(means.astype(np.int16), along, 2) for along in _ALONG])
 
 
 def to_planes(values: np.ndarray, outside: int) -> np.ndarray:
@@ -129,9 +141,11 @@ def scan_reference(
     """Count in each cell of a frame what does not look like a good part.
 
     A block of the frame that starts at (y, x), with even y and x, is compared with the envelope at
-    (y - dy, x - dx), where (dy, dx) is its cell's shift. Where that is 0..255 nothing is looked at.
+    (y - dy, x - dx), where (dy, dx) is its cell's shift. Where that is 0..255, and where a block is
+    not wholly in the frame, nothing is looked at.
     A block is on a ridge if the mean of it and its neighbours along the ridge is above, or below,
-    both means at two blocks to the sides by more than its direction's contrast.
+    both means at two blocks to the sides by more than its direction's contrast. An odd `low` says
+    that good parts have ridges there, which are not counted.
 
     Args:
         frame: (H, W) uint8; rows in one piece.
@@ -163,12 +177,12 @@ def scan_reference(
     middle = (lowest + highest + 1) >> 1
     ridge = np.zeros(means.shape, bool)
     for along, contrast in zip(_ALONG, contrasts, strict=True):
-        ridge |= _ridge(means, along) > contrast
+        ridge |= _ridge(means, along, 1) > contrast
     return Counts(
         outside=np.where(slight > 0, outside, 0).astype(np.uint16),
         slight=slight.astype(np.uint16),
         peak=leaves.reshape(rows, BLOCKS, columns, BLOCKS).max((1, 3)).astype(np.uint8),
-        ridge=_per_cell(ridge & seen).astype(np.uint16),
+        ridge=_per_cell(ridge & seen & (lowest % 2 == 0)).astype(np.uint16),
         excess=_per_cell(np.where(seen, means - middle, 0)).astype(np.int32),
         seen=_per_cell(seen).astype(np.uint16),
     )
@@ -234,6 +248,9 @@ def _compared(
     means = means[phase[0] : rows * CELL + phase[0] : 2, phase[1] : columns * CELL + phase[1] : 2]
     moved = shifts - np.array(phase)
     lowest, highest = (_shifted(planes, moved).astype(np.int32) for planes in (low, high))
+    rows_in, columns_in = ((frame.shape[axis] - phase[axis]) // 2 for axis in range(2))
+    lowest[rows_in:], lowest[:, columns_in:] = 0, 0
+    highest[rows_in:], highest[:, columns_in:] = 255, 255
     return means.astype(np.int32), lowest, highest
 
 
@@ -256,20 +273,21 @@ def _shifted(planes: np.ndarray, shifts: np.ndarray) -> np.ndarray:
     ])  # fmt: skip
 
 
-def _ridge(means: np.ndarray, along: tuple[int, int]) -> np.ndarray:
-    margin = 1 + _REACH
-    wide = np.pad(means, margin, mode="edge")
+def _ridge(means: np.ndarray, along: tuple[int, int], step: int) -> np.ndarray:
+    """By how much each block stands out; `step` is from a block's place to its neighbour's."""
+    across = _REACH * step
+    wide = np.pad(means, step + across, mode="edge")
 
     def at(image: np.ndarray, y: int, x: int, edge: int) -> np.ndarray:
         height, width = image.shape
         return image[edge + y : height - edge + y, edge + x : width - edge + x]
 
-    v, h = along
-    ends = (at(wide, -v, -h, 1) + at(wide, v, h, 1) + 1) >> 1
-    line = (ends + at(wide, 0, 0, 1) + 1) >> 1
-    across = (_REACH * h, -_REACH * v)
-    one, other = at(line, *across, _REACH), at(line, -across[0], -across[1], _REACH)
-    here = at(line, 0, 0, _REACH)
+    v, h = (step * by for by in along)
+    ends = (at(wide, -v, -h, step) + at(wide, v, h, step) + 1) >> 1
+    line = (ends + at(wide, 0, 0, step) + 1) >> 1
+    y, x = across * along[1], -across * along[0]
+    one, other = at(line, y, x, across), at(line, -y, -x, across)
+    here = at(line, 0, 0, across)
     bright, dark = here - np.maximum(one, other), np.minimum(one, other) - here
     return np.maximum(bright, dark)
 

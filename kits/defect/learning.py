@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from kernels.triage import DIRECTIONS, block_means, cell_grid, scan, to_planes
-from kits.defect.line.envelope import Envelope, align, learn_envelope
+from kits.defect.line.envelope import OFF, Envelope, RidgeMap, align, learn_envelope
 from kits.defect.line.recipe import Limits, Recipe
 from kits.defect.line.registration import Placement, Registration
 
@@ -22,9 +22,8 @@ LEAST_IMAGES = 4
 ADVISED_IMAGES = 20
 MOST_FOLDS = 4
 DEVIATIONS = 3.0
-LEVELS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64, 80, 96, 112, 128,
+LEVELS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64, 80, 96, 112, 128,
           160, 192, 255)  # fmt: skip
-OFF = 255
 RIDGE_BLOCKS = 8
 MOST_OUTSIDE_BLOCKS = 4
 # Channels that share what may be flagged: far outside, slightly outside, ridges, stains.
@@ -96,7 +95,6 @@ def learn_recipe(frames: Mapping[str, np.ndarray], settings: LearnSettings) -> R
             "template": aligned.template,
             "low": best.envelope.low,
             "high": best.envelope.high,
-            "ridge_blocks": best.ridge_blocks,
             "stain_levels": best.stain_levels,
         },
         notes=_notes(aligned, settings, best),
@@ -135,7 +133,6 @@ class Learned:
 
     envelope: Envelope
     limits: Limits
-    ridge_blocks: np.ndarray  # (R, C) uint16
     stain_levels: np.ndarray  # (R, C) float32
     is_widened: bool
     # Of cells of good parts that the envelope was not learned from, by each channel and by any.
@@ -156,43 +153,56 @@ def _learn(
     share = settings.flagged_share / CHANNELS
     *held_out, envelope = envelopes
     judges = [(to_planes(one.low, 0), to_planes(one.high, 255)) for one in held_out]
+    everything = to_planes(envelope.high, 255)
+    ridge_map = RidgeMap.of(aligned.template)
 
-    def count(name: str, levels: tuple[int, int], contrasts: Sequence[int]) -> np.ndarray:
+    def count(name: str, levels: tuple[int, int]) -> np.ndarray:
         counts = []
         for frame, placed, fold in zip(aligned.frames, aligned.placements, folds, strict=True):
-            bounds = judges[fold]
-            found = scan(frame, *bounds, placed.shifts, levels=levels, contrasts=contrasts)
+            found = scan(frame, *judges[fold], placed.shifts, levels=levels, contrasts=off)
             counts.append(getattr(found, name))
+        return np.stack(counts)
+
+    def count_ridges(contrasts: Sequence[int]) -> np.ndarray:
+        bounds = to_planes(ridge_map.mark(envelope, contrasts).low, 0), everything
+        counts = []
+        for frame, placed in zip(aligned.frames, aligned.placements, strict=True):
+            found = scan(frame, *bounds, placed.shifts, levels=(OFF, OFF), contrasts=contrasts)
+            counts.append(found.ridge)
         return np.stack(counts)
 
     off = (OFF,) * len(DIRECTIONS)
     blocks = settings.outside_blocks
     outside, strong = _least(
-        lambda level: count("outside", (level, level), off) >= blocks, LEVELS, share
+        lambda level: count("outside", (level, level)) >= blocks, LEVELS, share
     )
     # Where a block is slightly outside all blocks are looked at, which takes time.
-    searched = [level for level in (*LEVELS, strong) if strong // 2 <= level <= strong]
+    searched = [level for level in (*LEVELS, strong) if max(strong // 2, 1) <= level <= strong]
     _, weak = _least(
-        lambda level: count("slight", (level, strong), off) > 0, sorted(searched), SEARCHED_SHARE
+        lambda level: count("slight", (level, strong)) > 0, sorted(searched), SEARCHED_SHARE
     )
-    slight = count("slight", (weak, strong), off)
+    slight = count("slight", (weak, strong))
     slight_blocks = int(np.quantile(slight, 1 - share, method="higher")) + 1
     contrasts = []
     for at in range(len(DIRECTIONS)):
 
-        def beyond(contrast: int, at: int = at) -> np.ndarray:
+        def has_ridge(contrast: int, at: int = at) -> np.ndarray:
             alone = tuple(contrast if k == at else OFF for k in range(len(DIRECTIONS)))
-            return _beyond(count("ridge", (OFF, OFF), alone), folds) >= RIDGE_BLOCKS
+            return count_ridges(alone) >= RIDGE_BLOCKS
 
-        contrasts.append(_least(beyond, LEVELS[1:], share / len(DIRECTIONS))[1])
-    ridges = count("ridge", (OFF, OFF), contrasts)
-    stains = count("excess", (OFF, OFF), off) / np.maximum(count("seen", (OFF, OFF), off), 1)
+        contrasts.append(_least(has_ridge, LEVELS[1:], share / len(DIRECTIONS))[1])
+    # Together they may add up.
+    while (ridged := count_ridges(contrasts) >= RIDGE_BLOCKS).mean() > share and min(
+        contrasts
+    ) < OFF:
+        contrasts = [next((level for level in LEVELS if level > one), OFF) for one in contrasts]
+    stains = count("excess", (OFF, OFF)) / np.maximum(count("seen", (OFF, OFF)), 1)
     off_stains = np.abs(_centred(stains, folds))
     stain_levels = max(LEAST_STAIN_LEVELS, float(np.quantile(off_stains, 1 - share)) * 1.01)
     flags = {
         "outside": outside,
         "slight": slight >= slight_blocks,
-        "ridge": _beyond(ridges, folds) >= RIDGE_BLOCKS,
+        "ridge": ridged,
         "stain": off_stains >= stain_levels,
     }
     flags["any"] = np.logical_or.reduce(list(flags.values()))
@@ -201,7 +211,7 @@ def _learn(
     needed = half_width[~is_open] + strong
     worst_fit = max(placement.mismatch for placement in aligned.placements)
     return Learned(
-        envelope=envelope,
+        envelope=ridge_map.mark(envelope, contrasts),
         limits=Limits(
             outside_blocks=blocks,
             outside_levels=strong,
@@ -212,7 +222,6 @@ def _learn(
             stain_levels=stain_levels,
             mismatch_levels=MISMATCH_TIMES * worst_fit + MISMATCH_LEVELS,
         ),
-        ridge_blocks=ridges.max(0).astype(np.uint16),
         stain_levels=stains.mean(0).astype(np.float32),
         is_widened=widened,
         flagged={name: float(flag.mean()) for name, flag in flags.items()},
@@ -241,12 +250,6 @@ def _least(
         else:
             low = middle + 1
     return found, levels[high]
-
-
-def _beyond(counts: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """(N, R, C) by how much each part is above the most of those of the other folds."""
-    known = [counts[folds != fold].max(0) for fold in range(folds.max() + 1)]
-    return counts.astype(np.int32) - np.stack(known)[folds]
 
 
 def _centred(stains: np.ndarray, folds: np.ndarray) -> np.ndarray:

@@ -6,13 +6,16 @@ starts there, as in `kernels.triage`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from kernels.triage import CELL
+from kernels.triage import CELL, block_means, ridges
 
 ROWS_AT_A_TIME = 64
+OFF = 255  # a contrast that no ridge has
+BORDER_PX = 8  # as far as a block's ridge looks to its sides and along
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,44 @@ class Envelope:
     def widen(self) -> Envelope:
         """As if each part might lie a pixel off, in any direction."""
         return Envelope(_extreme(self.low, np.minimum), _extreme(self.high, np.maximum))
+
+
+@dataclass(frozen=True)
+class RidgeMap:
+    """Where good parts have ridges: a mark in the lowest bit of `low`, as the kernel reads it."""
+
+    stands: np.ndarray  # (4, H, W) int16: of the template, see `kernels.triage.ridges`
+
+    @classmethod
+    def of(cls, template: np.ndarray) -> RidgeMap:
+        """Look at a (H, W) uint8 template: the mean of good parts, so that no grain is left."""
+        return cls(ridges(block_means(template)))
+
+    def mark(self, envelope: Envelope, contrasts: Sequence[int]) -> Envelope:
+        """Mark what comes within half of what counts as a ridge, and two pixels around it.
+
+        At the border nobody knows what goes on beyond, so there everything is marked.
+
+        Args:
+            envelope: its lower side loses at most one grey level, or gains one where it is 0.
+            contrasts: of each direction; OFF marks nothing.
+        """
+        low = envelope.low
+        found = np.zeros(low.shape, np.uint8)
+        for stands, contrast in zip(self.stands, contrasts, strict=True):
+            if contrast < OFF:
+                found |= stands > contrast / 2
+        wide = _extreme(_extreme(found, np.maximum), np.maximum)
+        for edge in (
+            wide[:BORDER_PX],
+            wide[-BORDER_PX:],
+            wide[:, :BORDER_PX],
+            wide[:, -BORDER_PX:],
+        ):
+            edge[:] = 1
+        odd = (np.maximum(low, 1) - 1) | 1
+        is_open = (low == 0) & (envelope.high == 255)
+        return Envelope(np.where(wide & ~is_open, odd, low & 254), envelope.high)
 
 
 def align(values: np.ndarray, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

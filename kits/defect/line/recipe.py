@@ -80,7 +80,7 @@ class Limits:
     outside_levels: int = 128
     slight_blocks: int = 8
     slight_levels: int = 100
-    # Blocks on ridges, beyond those of good parts; a ridge stands out from both its sides by more
+    # Blocks on ridges where good parts have none; a ridge stands out from both its sides by more
     # than so many grey levels, for ridges that run horizontally, vertically, falling, rising.
     ridge_blocks: int = 8
     ridge_contrasts: tuple[int, int, int, int] = (255, 255, 255, 255)

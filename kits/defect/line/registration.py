@@ -11,6 +11,7 @@ by how much the part lies further down and right than in the template.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -25,8 +26,11 @@ FOLLOW_PX = 4  # around the last frame's place
 REST_PX = 2  # around what the anchors say
 AGREE_PX = 3  # within which of the common shift an anchor is believed at first
 FIT_PX = 1.0  # and of the plane, in the end
-# Sums of differences that a pixel of rest has to be worth: flat cells stay where the rest is.
-REST_COST = 128
+# A movement has to be better than staying by so many standard deviations of noise, about: cells
+# that are flat, or whose grain is another on each part, stay where the others are.
+WORTH = 5.0
+# A part that fits that much worse than the last ones is looked for everywhere.
+WORSE_TIMES, WORSE_LEVELS = 1.3, 1.0
 BLOCKS_A_CELL = (CELL // 2) ** 2
 
 
@@ -82,13 +86,20 @@ class Placement:
 
     shifts: np.ndarray  # (R, C, 2) int32
     shift_px: tuple[float, float]  # (y, x) of the whole part, at its middle
-    mismatch: float  # grey levels between blocks of the part and of the template, at their best
+    mismatch: float  # grey levels between blocks of the part and of the template, at the anchors
 
 
 class Registration:
     """Follows parts of one template; remembers where the last one lay."""
 
-    def __init__(self, template: np.ndarray) -> None:
+    def __init__(self, template: np.ndarray, mismatch_levels: float | None = None) -> None:
+        """Choose what to look for.
+
+        Args:
+            template: (H, W) uint8 of a good part.
+            mismatch_levels: below which a part was found; None: each is looked for everywhere.
+        """
+        self._mismatch_levels = mismatch_levels
         self._grid = cell_grid(*template.shape)
         self._reference = to_planes(block_means(template), 0)
         patches = choose_patches(template)
@@ -99,7 +110,7 @@ class Registration:
         self._design = _design(self._patches, self._grid)
         self._anchor_design = _design(self._anchors, self._grid)
         self._place = np.zeros((3, 2))  # shift at the middle; its growth downwards, to the right
-        self._radius = SEARCH_PX
+        self._usual: float | None = None  # mismatch of the last parts
 
     def locate(self, frame: np.ndarray) -> Placement:
         """Find the part.
@@ -107,43 +118,56 @@ class Registration:
         Args:
             frame: (H, W) uint8 of the template's size.
         """
-        place, is_sure = self._follow(frame, self._radius)
-        if not is_sure and self._radius != SEARCH_PX:
+        found = None if self._usual is None else self._follow(frame, FOLLOW_PX)
+        if found is None or found[1] > WORSE_TIMES * self._usual + WORSE_LEVELS:
             self._place = np.zeros((3, 2))
-            place, is_sure = self._follow(frame, SEARCH_PX)
-        self._place = place if is_sure else np.zeros((3, 2))
-        self._radius = FOLLOW_PX if is_sure else SEARCH_PX
-        shifts, mismatch = self._rest(frame, place)
+            found = self._follow(frame, SEARCH_PX)
+        place, mismatch = found
+        if self._mismatch_levels is not None and mismatch <= self._mismatch_levels:
+            self._place = place
+            self._usual = mismatch if self._usual is None else (3 * self._usual + mismatch) / 4
+        else:
+            self._place, self._usual = np.zeros((3, 2)), None
+        shifts = self._rest(frame, place)
         return Placement(shifts, (float(place[0, 0]), float(place[0, 1])), mismatch)
 
-    def _follow(self, frame: np.ndarray, radius: int) -> tuple[np.ndarray, bool]:
-        """The plane of shifts that the anchors agree on; whether they do."""
+    def _follow(self, frame: np.ndarray, radius: int) -> tuple[np.ndarray, float]:
+        """The plane of shifts that the anchors agree on, and their mismatch."""
         base = _whole(self._anchor_design @ self._place)
-        sums = match(frame, self._reference, self._anchors, base, radius)
         if radius > FOLLOW_PX:
-            common = _best(sums.sum(0, dtype=np.int64)[None], radius)[0][0]
-            base = base + common
-            sums = match(frame, self._reference, self._anchors, base, FOLLOW_PX)
-        best, fraction = _best(sums, FOLLOW_PX)
-        is_inside = np.abs(best).max(1) < FOLLOW_PX
-        is_inside &= sums.any((1, 2))
+            sums = match(frame, self._reference, self._anchors, base, radius)
+            base = base + self._common(sums, radius)[0]
+        sums = match(frame, self._reference, self._anchors, base, FOLLOW_PX)
+        common, common_fraction = self._common(sums, FOLLOW_PX)
+        best, fraction, is_worth = _best(sums, FOLLOW_PX, common, BLOCKS_A_CELL)
+        fraction[~is_worth] = common_fraction
+        start = CELL * self._anchors + base
+        is_seen = ((start >= 0) & (start + CELL <= frame.shape)).all(1)
+        if not is_seen.any():
+            return self._place, 255.0
         shifts = base + best + fraction
-        if not is_inside.any():
-            return self._place, False
-        middle = _middle(shifts[is_inside])
+        least = sums[np.arange(len(sums)), best[:, 0] + FOLLOW_PX, best[:, 1] + FOLLOW_PX]
+        mismatch = float(_middle(least[is_seen])) / BLOCKS_A_CELL
+        middle = _middle(shifts[is_seen])
         place = np.zeros((3, 2))
         place[0] = middle
-        is_near = is_inside & (np.abs(shifts - middle).max(1) <= AGREE_PX)
+        is_near = is_seen & (np.abs(shifts - middle).max(1) <= AGREE_PX)
         for limit in (AGREE_PX, FIT_PX):
             if is_near.sum() < 6:
                 break
             place = _fit(self._anchor_design[is_near], shifts[is_near])
-            off = np.abs(self._anchor_design @ place - shifts).max(1)
-            is_near = is_inside & (off <= min(limit, AGREE_PX))
-        is_sure = 2 * is_near.sum() >= len(base) and np.abs(place[0]).max() <= SEARCH_PX
-        return place, bool(is_sure)
+            is_near = is_seen & (np.abs(self._anchor_design @ place - shifts).max(1) <= limit)
+        return place, mismatch
 
-    def _rest(self, frame: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, float]:
+    def _common(self, sums: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where all anchors together fit best, and its fraction."""
+        total = sums.sum(0, dtype=np.int64)[None]
+        still = np.zeros(2, np.int32)
+        best, fraction, _ = _best(total, radius, still, len(sums) * BLOCKS_A_CELL)
+        return best[0], fraction[0]
+
+    def _rest(self, frame: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """(R, C, 2) int32: the shift of each cell, near the plane."""
         base = _whole(self._design @ place)
         sums = match(frame, self._reference, self._patches, base, REST_PX)
         size = 2 * REST_PX + 1
@@ -151,16 +175,12 @@ class Registration:
         grid[1:-1, 1:-1] = sums.reshape(*self._groups, size, size)
         rows = grid[:-2] + grid[1:-1] + grid[2:]
         around = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
-        away = np.abs(np.arange(size) - REST_PX)
-        around += REST_COST * (away[:, None] + away)
-        place_of_best = around.reshape(len(base), -1).argmin(1)
-        best = np.stack(divmod(place_of_best, size), -1) - REST_PX
+        best, _, _ = _best(
+            around.reshape(sums.shape), REST_PX, np.zeros(2, np.int32), 9 * BLOCKS_A_CELL
+        )
         groups = np.clip(base + best, -MAX_SHIFT, MAX_SHIFT).astype(np.int32)
         cells = groups.reshape(*self._groups, 2).repeat(self._side, 0).repeat(self._side, 1)
-        lowest = sums.reshape(len(base), -1).min(1)
-        is_seen = sums.any((1, 2))
-        mismatch = float(_middle(lowest[is_seen])) / BLOCKS_A_CELL if is_seen.any() else 255.0
-        return np.ascontiguousarray(cells[: self._grid[0], : self._grid[1]]), mismatch
+        return np.ascontiguousarray(cells[: self._grid[0], : self._grid[1]])
 
 
 def _strength(template: np.ndarray, rows: int, columns: int) -> np.ndarray:
@@ -206,13 +226,28 @@ def _whole(shifts: np.ndarray) -> np.ndarray:
     return np.rint(shifts).astype(np.int32)
 
 
-def _best(sums: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
-    """(P, 2) int32 where the sums are least, and the fraction that a parabola adds."""
-    size = 2 * radius + 1
-    at = sums.reshape(len(sums), -1).argmin(1)
-    best = np.stack(divmod(at, size), -1)
+def _best(
+    sums: np.ndarray, radius: int, still: np.ndarray, num_blocks: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where sums of differences are least.
+
+    Args:
+        sums: (P, 2 radius + 1, 2 radius + 1), of so many blocks each.
+        radius: pixels.
+        still: (2,) int32, the movement that needs no reason.
+        num_blocks: see there.
+
+    Returns:
+        (P, 2) int32 movements, (P, 2) fractions that are to be added, (P,) whether it is worth to
+        move; `still` where it is not.
+    """
+    size, each = 2 * radius + 1, np.arange(len(sums))
+    best = np.stack(divmod(sums.reshape(len(sums), -1).argmin(1), size), -1)
+    least = sums[each, best[:, 0], best[:, 1]]
+    at_rest = sums[:, still[0] + radius, still[1] + radius]
+    is_worth = at_rest > least * (1 + WORTH / math.sqrt(num_blocks))
+    best[~is_worth] = still + radius
     inner = np.clip(best, 1, size - 2)
-    each = np.arange(len(sums))
     y, x = inner.T
     here = sums[each, y, x].astype(np.float64)
     sides = (
@@ -224,4 +259,4 @@ def _best(sums: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
         rise = np.maximum(np.maximum(before, after) - here, 1)
         fraction[:, axis] = (before.astype(np.float64) - after) / (2 * rise)
     fraction[(inner != best).any(1)] = 0
-    return (best - radius).astype(np.int32), np.clip(fraction, -0.5, 0.5)
+    return (best - radius).astype(np.int32), np.clip(fraction, -0.5, 0.5), is_worth

@@ -14,9 +14,8 @@ from kits.defect.line.registration import Placement, Registration
 # What a recipe's arrays are called, and their kinds; of H x W pixels or R x C cells.
 ARRAYS = {
     "template": ("H x W", np.uint8),  # a good part, pixel by pixel
-    "low": ("H x W", np.uint8),  # see `Envelope`
+    "low": ("H x W", np.uint8),  # see `Envelope`, and `RidgeMap` for its lowest bit
     "high": ("H x W", np.uint8),
-    "ridge_blocks": ("R x C", np.uint16),  # that good parts have on ridges
     "stain_levels": ("R x C", np.float32),  # by which good parts differ from the envelope's middle
 }
 
@@ -46,10 +45,9 @@ class FrameTriage:
         _check(recipe)
         self._limits = recipe.limits
         self._size = recipe.height_px, recipe.width_px
-        self._registration = Registration(recipe.arrays["template"])
+        self._registration = Registration(recipe.arrays["template"], recipe.limits.mismatch_levels)
         self._low = to_planes(recipe.arrays["low"], 0)
         self._high = to_planes(recipe.arrays["high"], 255)
-        self._ridge_blocks = recipe.arrays["ridge_blocks"].astype(np.float32)
         self._stain_levels = recipe.arrays["stain_levels"]
 
     def look(self, frame: np.ndarray) -> Cells:
@@ -91,7 +89,7 @@ class FrameTriage:
             counts.outside * np.float32(1 / limits.outside_blocks),
             counts.slight * np.float32(1 / limits.slight_blocks),
         )
-        ridge = (counts.ridge - self._ridge_blocks) * np.float32(1 / limits.ridge_blocks)
+        ridge = counts.ridge * np.float32(1 / limits.ridge_blocks)
         stain = looked.stain_levels - self._stain_levels
         # A lamp that is brighter or darker today is no stain.
         common = np.partition(stain, stain.size // 2, axis=None)[stain.size // 2]

@@ -12,6 +12,7 @@ from kernels.triage import (
     block_means,
     cell_grid,
     match,
+    ridges,
     scan,
     to_planes,
 )
@@ -167,7 +168,7 @@ def test_a_part_that_moved_is_compared_where_it_was():
 def test_a_scratch_is_a_ridge_of_its_direction(direction, step, levels):
     part = good_part()
     low, high = learned(part, 255)
-    low[:], high[:] = 1, 254
+    low[:], high[:] = 2, 254
     for k in range(50):
         y, x = 96 + step[0] * (k - 25), 70 + step[1] * k
         part[y - 1 : y + 2, x - 1 : x + 2] = 100 + levels
@@ -180,6 +181,23 @@ def test_a_scratch_is_a_ridge_of_its_direction(direction, step, levels):
         assert cells.outside.sum() == 0
     assert max(found, key=found.get) == direction
     assert found[direction] >= 20
+
+
+def test_a_ridge_that_good_parts_have_is_not_counted():
+    part = good_part()
+    part[90:93, 20:200] = 160
+    low, high = learned(part, 20)
+    still = np.zeros((3, 4, 2), np.int32)
+    stands = ridges(block_means(part))
+    assert stands.shape == (4, 192, 256)
+    assert stands[0, 91, 100] > 20
+    known = to_planes((stands.max(0) > 5).astype(np.uint8), 0)
+    found = [
+        scan(part, bound, high, still, levels=(255, 255), contrasts=[10] * 4).ridge
+        for bound in (low & 254, low & 254 | known)
+    ]
+    assert found[0][1].sum() > 60
+    assert found[1].sum() == 0
 
 
 def test_an_edge_is_no_ridge():

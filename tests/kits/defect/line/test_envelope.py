@@ -1,6 +1,6 @@
 import numpy as np
 
-from kits.defect.line.envelope import Envelope, align, learn_envelope
+from kits.defect.line.envelope import BORDER_PX, OFF, Envelope, RidgeMap, align, learn_envelope
 
 
 def test_align_brings_each_cell_back_and_says_what_was_in_view():
@@ -54,3 +54,24 @@ def test_wider_by_a_pixel_in_each_direction():
     assert (wider.low == 10).sum() == 9
     assert (wider.high[:2, :2] == 200).all()
     assert (wider.high == 200).sum() == 4
+
+
+def test_marks_where_good_parts_have_ridges_and_changes_no_bound_by_more_than_a_level():
+    template = np.full((80, 90), 100, np.uint8)
+    template[40:43] = 130
+    low = np.random.default_rng(1).integers(0, 200, template.shape, np.uint8)
+    high = np.maximum(low, 210)
+    low[20, 30:33], high[20, 30:33] = (0, 0, 7), (255, 200, 200)
+    ridges = RidgeMap.of(template)
+    marked = ridges.mark(Envelope(low, high), (10, 10, 10, 10))
+    is_odd = marked.low % 2 == 1
+    assert is_odd[40:42, 20:70].all()
+    assert not is_odd[10:34, 20:70].any()
+    assert not is_odd[50:70, 20:70].any()
+    assert is_odd[:BORDER_PX].all()
+    assert is_odd[:, -BORDER_PX:].all()
+    assert np.abs(marked.low.astype(int) - low).max() == 1
+    assert ((marked.low == 0) & (high == 255))[20, 30]
+    np.testing.assert_array_equal(marked.high, high)
+    vertical_alone = ridges.mark(Envelope(low, high), (OFF, 10, OFF, OFF))
+    assert not (vertical_alone.low[40:42, 20:70] % 2 == 1).any()

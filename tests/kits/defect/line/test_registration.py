@@ -60,7 +60,7 @@ def test_a_part_that_is_turned_has_its_own_shift_in_each_cell():
 
 def test_follows_a_part_that_drifts_beyond_one_frames_reach():
     plate = surface(640, 640)
-    follower = Registration(view(plate))
+    follower = Registration(view(plate), mismatch_levels=20.0)
     for step in range(12):
         placement = follower.locate(view(plate, 1.8 * step, -1.5 * step, seed=step))
         assert placement.shift_px == pytest.approx((1.8 * step, -1.5 * step), abs=0.45)
@@ -68,7 +68,7 @@ def test_follows_a_part_that_drifts_beyond_one_frames_reach():
 
 def test_finds_a_part_again_after_one_that_jumped_and_one_that_is_missing():
     plate = surface(640, 640)
-    follower = Registration(view(plate))
+    follower = Registration(view(plate), mismatch_levels=20.0)
     follower.locate(view(plate, 1.0, 1.0))
     assert follower.locate(view(plate, -16.0, 15.0)).shift_px == pytest.approx((-16, 15), abs=0.45)
     nothing = np.random.default_rng(3).integers(0, 255, (640, 640), np.uint8)
