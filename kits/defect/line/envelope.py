@@ -25,6 +25,15 @@ class Envelope:
     low: np.ndarray  # (H, W) uint8
     high: np.ndarray  # (H, W) uint8
 
+    @classmethod
+    def of_template(cls, template: np.ndarray) -> Envelope:
+        """Of one good part alone, each point of which may lie a pixel off."""
+        means = block_means(template)
+        low, high = means.copy(), means
+        # A block that starts in the last row or column is half out of view.
+        low[-1], low[:, -1], high[-1], high[:, -1] = 0, 0, 255, 255
+        return cls(low, high).widen()
+
     def widen(self) -> Envelope:
         """As if each part might lie a pixel off, in any direction."""
         return Envelope(_extreme(self.low, np.minimum), _extreme(self.high, np.maximum))
