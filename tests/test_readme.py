@@ -71,7 +71,8 @@ def quick_form(command):
     """What can be checked of a command in seconds."""
     if command.startswith("make "):
         return command.replace("make ", "make --dry-run ", 1)
-    parts = ("python -m core.", "python -m edge.", "python -m kits.fraud.serve")
+    parts = ("python -m core.", "python -m edge.")
+    parts += tuple(f"python -m kits.{kit}.serve" for kit in ("fraud", "defect"))
     if command.startswith(parts) and "edge.keys" not in command:
         # What they read was not made by the quick forms; tests/test_end_to_end.py runs them.
         return " ".join(command.split()[:3]) + " --help"
