@@ -119,7 +119,7 @@ def _sizes(metrics: Mapping[str, Any], label: str) -> str:
         for key, word in (("a90", "a90"), ("a90_95", "a90/95"))
         if f"pod.{name}.{key}" in metrics
     ]
-    return ", ".join(parts) or "hits and misses tell no curve"
+    return ", ".join(parts) or "no 90 % among these sizes"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -64,19 +64,21 @@ def fit(sizes: Sequence[float], is_hit: Sequence[bool]) -> Curve | None:
 
 
 def pod_metrics(sizes: Sequence[float], is_hit: Sequence[bool]) -> dict[str, float]:
-    """`a90` and `a90_95`, where the data tell them."""
+    """`a90` and `a90_95`, where they lie among the sizes that were seen."""
     curve = fit(sizes, is_hit)
     if curve is None:
         return {}
     a90 = math.exp((math.log(WANTED / (1 - WANTED)) - curve.intercept) / curve.slope)
+    largest = max(sizes)
+    if a90 > largest:
+        return {}
     result = {"a90": a90}
-    high = a90 * 100
 
     def missing(log_size: float) -> float:
         return float(curve.lower(np.array(math.exp(log_size)))) - WANTED
 
     # The band may bend down again far from the data: the first crossing counts.
-    grid = np.linspace(math.log(a90), math.log(high), 400)
+    grid = np.linspace(math.log(a90), math.log(largest), 400)
     above = [k for k, each in enumerate(grid) if missing(each) >= 0]
     if above:
         first = above[0]

@@ -44,3 +44,11 @@ def test_the_bound_covers_as_often_as_it_says():
 )
 def test_data_that_tell_no_curve_give_none(sizes, is_hit):
     assert pod_metrics(sizes, is_hit) == {}
+
+
+def test_a_size_beyond_all_that_were_seen_is_not_told():
+    # Its a90 would be 0.386 mm.
+    sizes, is_hit = drawn(4000)
+    small = [(size, hit) for size, hit in zip(sizes, is_hit, strict=True) if size < 0.3]
+    assert fit(*zip(*small, strict=True)) is not None
+    assert pod_metrics(*zip(*small, strict=True)) == {}
