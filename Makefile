@@ -1,4 +1,5 @@
-# For a newcomer: `make fraud`, `make medical`, `make test`. Each works alone from a bare clone.
+# For a newcomer: `make fraud`, `make defect`, `make medical`, `make test`. Each works alone from a
+# bare clone.
 # ARGS goes to the command: make fraud ARGS=trainer=smoke, make test ARGS='-k fold'.
 
 PYTHON ?= python3
@@ -7,10 +8,11 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check
 BUILD_KERNELS := .venv/bin/python -m kernels.build
 BUILD_SETTINGS := pyproject.toml hatch_build.py kernels/build.py
 # What is installed already; the smaller set if nothing is.
-INSTALLED := $(firstword $(wildcard .venv/.dev .venv/.fraud) .venv/.fraud)
+INSTALLED := $(firstword $(wildcard .venv/.dev .venv/.defect .venv/.fraud) .venv/.fraud)
+NEWEST_DEFECT = $$(ls -d runs/defect/* | tail -n 1)
 NEWEST_MEDICAL = $$(ls -d runs/medical/* | tail -n 1)
 
-.PHONY: help fraud medical serve monitor first-bundle signing-key test test-slow lint bench zoo kernels aarch64 system lock clean
+.PHONY: help fraud defect medical serve monitor first-bundle signing-key test test-slow lint bench zoo kernels aarch64 system lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1|/p' Makefile | column -t -s '|'
@@ -27,6 +29,12 @@ medical: .venv/.medical ## simulated chest CTs: a teacher, a student distilled f
 	@$(MAKE) --no-print-directory signing-key
 	.venv/bin/python -m kits.medical.export run="$(NEWEST_MEDICAL)" target="$$(uname -m)"
 	@cat "$(NEWEST_MEDICAL)/summary.txt"
+
+defect: .venv/.defect ## render parts, train a detector, evaluate it, pack a signed bundle
+	@$(BUILD_KERNELS)
+	.venv/bin/python -m kits.defect.train $(ARGS)
+	@$(MAKE) --no-print-directory signing-key
+	.venv/bin/python -m kits.defect.export run="$(NEWEST_DEFECT)"
 
 # Without any bundle, a small run is trained, a key made and the bundle exported first.
 serve: $(INSTALLED) ## serve the newest fraud bundle and print curl lines to try

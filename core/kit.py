@@ -90,6 +90,8 @@ class Exportable:
     intended_use: str
     # What `predict` takes where pre steps change it, as a manifest lists inputs; else the model's.
     inputs: Sequence[Mapping[str, Any]] = ()
+    # Beginnings of the names of weights whose layers stay in float when the model is quantised.
+    float_weights: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

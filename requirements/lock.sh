@@ -23,10 +23,10 @@ resolve() {
 }
 
 resolve "$work/all.txt" --all-extras
-for extra in train convert executorch rtx defect medical serve grpc otel ray edge fraud; do
+for extra in train convert executorch rtx line defect medical serve grpc otel ray edge fraud; do
     resolve "requirements/$extra.txt" --upgrade --constraints "$work/all.txt" --extra "$extra"
 done
 # What the tests need: the development tools and the extras that they import.
 resolve requirements/dev.txt --upgrade --constraints "$work/all.txt" \
-    --extra dev --extra fraud --extra medical --extra serve --extra grpc --extra otel --extra ray --extra edge \
+    --extra dev --extra fraud --extra defect --extra medical --extra serve --extra grpc --extra otel --extra ray --extra edge \
     --extra executorch --extra rtx

@@ -7,7 +7,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 HEAVY = (
     *("torch", "torchvision", "sklearn", "lightgbm", "xgboost", "matplotlib", "duckdb"),
-    *("onnx", "onnxruntime", "openvino", "nacl"),
+    *("onnx", "onnxruntime", "openvino", "nacl", "ultralytics"),
 )
 VERBS = sorted(
     f"kits.{file.parent.name}.{file.stem}"
@@ -44,19 +44,40 @@ def probe(how, module, *arguments):
     )
 
 
+def module_name(file):
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
 def torch_free_modules():
     parts = ("edge", "core/serve", "core/schedule")
     files = [file for part in parts for file in (ROOT / part).rglob("*.py")]
     files += ROOT.glob("kits/*/serve.py")
     files += (ROOT / "core" / "kit.py", ROOT / "core" / "launch.py")
-    for file in sorted(files):
-        name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
-        yield name.removesuffix(".__init__")
+    yield from map(module_name, sorted(files))
 
 
 @pytest.mark.parametrize("module", list(torch_free_modules()))
 def test_device_and_server_code_loads_nothing_heavy(module):
     result = probe("import", module)
+    assert (result.returncode, result.stdout) == (0, "heavy: []\n"), result.stderr
+
+
+def test_all_of_the_line_loads_nothing_heavy():
+    files = [*(ROOT / "kits/defect/line").rglob("*.py"), *(ROOT / "kernels/triage").rglob("*.py")]
+    # The verbs that run beside the line.
+    verbs = ("inspect.py", "learn.py", "optics.py")
+    files += [file for file in (ROOT / "kits/defect").glob("*.py") if file.name in verbs]
+    modules = [module_name(file) for file in sorted(files)]
+    code = f"""
+import importlib, sys
+for module in {modules}:
+    importlib.import_module(module)
+print("heavy:", sorted({{*{HEAVY}}} & set(sys.modules)))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
     assert (result.returncode, result.stdout) == (0, "heavy: []\n"), result.stderr
 
 

@@ -74,7 +74,7 @@ def quick_form(command):
     if command.startswith("make "):
         return command.replace("make ", "make --dry-run ", 1)
     parts = ("python -m core.", "python -m edge.", "python -m benchmarks.")
-    parts += ("python -m kits.fraud.serve", "python -m kits.medical.serve")
+    parts += tuple(f"python -m kits.{kit}.serve" for kit in ("fraud", "defect", "medical"))
     if command.startswith(parts) and "edge.keys" not in command:
         # What they read was not made by the quick forms; tests/test_end_to_end.py runs them.
         return " ".join(command.split()[:3]) + " --help"

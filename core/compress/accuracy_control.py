@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 
 from core.compress.config import QuantizeConfig
+from core.compress.integers import begins_so
 from core.compress.measure import Compression, Metric, batches_of, compare_models, predictor
 from core.compress.sensitivity import relative_error
 
@@ -83,7 +84,7 @@ def quantize_with_nncf(
     settings: dict[str, Any] = {
         "preset": nncf.QuantizationPreset.MIXED,
         "subset_size": len(batches),
-        "ignored_scope": nncf.IgnoredScope(names=cfg.float_nodes, validate=False),
+        "ignored_scope": nncf.IgnoredScope(names=_float_nodes(content, cfg), validate=False),
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -126,3 +127,12 @@ def _float_layers(graph: onnx.GraphProto) -> tuple[str, ...]:
         for node in graph.node
         if node.op_type in kinds and node.input[1] in weights and node.input[1] not in integers
     )
+
+
+def _float_nodes(content: onnx.ModelProto, cfg: QuantizeConfig) -> list[str]:
+    by_weight = [
+        node.name
+        for node in content.graph.node
+        if len(node.input) > 1 and begins_so(node.input[1], cfg.float_weights)
+    ]
+    return [*cfg.float_nodes, *by_weight]

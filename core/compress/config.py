@@ -29,6 +29,8 @@ class QuantizeConfig:
     is_portable: bool = False
     # Names of nodes that stay in float whatever the search says.
     float_nodes: list[str] = field(default_factory=list)
+    # Beginnings of the names of weights whose nodes stay in float likewise; a kit adds its own.
+    float_weights: list[str] = field(default_factory=list)
     # The before/after table measures the latency of these batches, on one thread.
     latency_batches: list[int] = field(default_factory=lambda: [1])
     # Runs of each model and batch behind a median; the models take turns.

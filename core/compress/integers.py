@@ -156,6 +156,14 @@ class Quantizer:
         save_tensors_data(found, path)
         return path
 
+    def layers_of_weights(self, beginnings: Collection[str]) -> tuple[str, ...]:
+        """Names of layers whose weight's name begins so, in the order of the graph."""
+        return tuple(
+            node.name
+            for node in self._graph.node
+            if node.name in self.layers and begins_so(node.input[1], beginnings)
+        )
+
     def _layers(self) -> dict[str, str]:
         """Name -> operator of what can be quantised, in the order of the graph."""
         kinds = PRODUCTS if self._cfg.is_portable else (*PRODUCTS, "LSTM")
@@ -186,6 +194,12 @@ class Quantizer:
     def _renamed(self, names: Collection[str]) -> list[str]:
         # The dynamic quantiser splits a Gemm into a MatMul of this name and an Add.
         return [f"{n}_MatMul" if self.layers[n] == "Gemm" else n for n in names]
+
+
+def begins_so(weight: str, beginnings: Collection[str]) -> bool:
+    """Whether a weight's name, as the run's own module has it, begins like one of these."""
+    # An exporter that wrapped the module says so in front.
+    return weight.removeprefix("module.").startswith(tuple(beginnings))
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]

@@ -74,7 +74,7 @@ def quantize(
         quantizer = Quantizer(onnx, batches, cfg, folder)
         search = _Search(quantizer, batches_of(onnx, calibration, 1), cfg, folder)
         made = {
-            mode: Choice(tuple(cfg.float_nodes), 0.0, ())
+            mode: Choice(search.kept, 0.0, ())
             if metric is None or before is None or max_loss is None
             else search.within(mode, metric, before, max_loss)
             for mode in search.modes()
@@ -116,7 +116,15 @@ class _Search:
                 f"quantize.float_nodes={unknown} are not layers of this model; choose from "
                 f"{', '.join(quantizer.layers)}"
             )
-        self._layers = [name for name in quantizer.layers if name not in cfg.float_nodes]
+        by_weight = quantizer.layers_of_weights(cfg.float_weights)
+        if cfg.float_weights and not by_weight:
+            raise ValueError(
+                f"quantize.float_weights={list(cfg.float_weights)} begin no weight's name; choose "
+                "others"
+            )
+        # What stays in float whatever the search says.
+        self.kept: tuple[str, ...] = tuple(dict.fromkeys((*cfg.float_nodes, *by_weight)))
+        self._layers = [name for name in quantizer.layers if name not in self.kept]
 
     def modes(self) -> list[Mode]:
         """What to try: dynamic scales only where matrix products are a good part of the work."""
@@ -144,7 +152,7 @@ class _Search:
             self._layers, loss_with=loss_with, error_without=error_without, cost=self._flops,
             max_loss=max_loss, max_search_s=self._cfg.max_search_s / len(self.modes()),
         )  # fmt: skip
-        return Choice((*self._cfg.float_nodes, *choice.float_layers), choice.loss, choice.notes)
+        return Choice((*self.kept, *choice.float_layers), choice.loss, choice.notes)
 
     def is_useful(self, choice: Choice) -> bool:
         """Whether any layer is in 8 bits."""
@@ -169,7 +177,7 @@ class _Search:
         return best, (f"{told} for {len(self._samples)} samples",)
 
     def _predictor(self, float_layers: Layers, mode: Mode) -> Predict:
-        layers = {*self._cfg.float_nodes, *float_layers}
+        layers = {*self.kept, *float_layers}
         return predictor(self._quantizer.build(layers, self._folder / f"{mode}.onnx", mode))
 
 

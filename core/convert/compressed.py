@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ def compress(cfg: CompressConfig, model: Exportable, onnx: Path, cache: Path) ->
             f"compress.is_pruned=true is not for a finished run of {model.source.name!r}: what is "
             "left has to be trained on; use core.compress.prune with its task, or compress=int8"
         )
+    weights = [*cfg.quantize.float_weights, *model.float_weights]
+    cfg = replace(cfg, quantize=replace(cfg.quantize, float_weights=weights))
     facts = {"compress": asdict(cfg), "versions": {name: version(name) for name in PACKAGES}}
     text = json.dumps(facts, sort_keys=True).encode()
     key = hashlib.sha256(text + onnx.read_bytes()).hexdigest()[:16]

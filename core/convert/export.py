@@ -233,6 +233,8 @@ class _FlatOutputs(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
+        # An exporter puts what it was given back into the mode that it saw on the outside.
+        self.train(module.training)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """All tensors of the module's output, in order."""

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,11 @@ class WorkerSpec:
     threads: int = 1
     cores: tuple[int, ...] = ()  # it is pinned to these; empty: not pinned
     target: str = "auto"  # of a bundle; or the backend for an ONNX file: onnxruntime, openvino
+    # What the process runs; another module enters as this one does (`worker.enter`) and answers
+    # what it is asked, with settings and open files of its own.
+    module: str = "core.schedule.worker"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    descriptors: tuple[int, ...] = ()
 
 
 class Gone(Exception):
@@ -321,6 +326,7 @@ def _spawn(spec: WorkerSpec, connection: socket.socket) -> tuple[subprocess.Pope
         "threads": spec.threads,
         "cores": list(spec.cores),
         "target": spec.target,
+        **spec.settings,
     }
     environment = dict(os.environ)
     environment.update(dict.fromkeys(THREAD_VARIABLES, str(spec.threads)))
@@ -330,14 +336,14 @@ def _spawn(spec: WorkerSpec, connection: socket.socket) -> tuple[subprocess.Pope
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     descriptor = connection.fileno()
-    command = [sys.executable, "-P", "-m", "core.schedule.worker", str(descriptor)]
+    command = [sys.executable, "-P", "-m", spec.module, str(descriptor)]
     try:
         process = subprocess.Popen(
             [*command, json.dumps(settings)],
             stdin=subprocess.DEVNULL,
             stdout=writing,
             stderr=writing,
-            pass_fds=[descriptor],
+            pass_fds=[descriptor, *spec.descriptors],
             env=environment,
         )
     except BaseException:

@@ -158,8 +158,8 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def main(arguments: list[str]) -> None:
-    """Take over the connection and serve."""
+def enter(arguments: list[str]) -> tuple[socket.socket, dict[str, Any]]:
+    """Begin as a process that `core.schedule.devices` started: its connection and settings."""
     settings = json.loads(arguments[1])
     die_with_parent(settings["parent"])
     # Ctrl+C and a service manager's stop go to the whole group; the parent decides when its workers
@@ -169,8 +169,12 @@ def main(arguments: list[str]) -> None:
     if settings["cores"]:
         # Before a runtime starts threads, which inherit it.
         os.sched_setaffinity(0, settings["cores"])
-    connection = socket.socket(fileno=int(arguments[0]))
-    Worker(connection, settings).serve()
+    return socket.socket(fileno=int(arguments[0])), settings
+
+
+def main(arguments: list[str]) -> None:
+    """Take over the connection and serve."""
+    Worker(*enter(arguments)).serve()
     # Runtimes may take their time to end, or hang; there is nothing left to save.
     sys.stderr.flush()
     os._exit(0)

@@ -146,6 +146,28 @@ def test_the_current_folder_stays_empty_where_shapes_cannot_be_inferred(tmp_path
     assert list(here.iterdir()) == []
 
 
+@pytest.mark.parametrize("budget", [None, 1.0], ids=["no budget", "a budget"])
+def test_nodes_of_named_weights_stay_in_float(tmp_path, budget):
+    path = models.save_mlp(tmp_path / "mlp.onnx", layers=3)
+    inputs = {"x": models.normal(16, 16)}
+    cfg = QuantizeConfig(method="static", float_weights=["w2"], **QUICK)
+    metric = error_metric(path, inputs) if budget else None
+    made = quantize(path, tmp_path / "q.onnx", inputs, metric=metric, max_loss=budget, cfg=cfg)
+    assert made.float_nodes == ("gemm2",)
+    cfg.float_weights = ["head."]
+    with pytest.raises(ValueError, match=r"float_weights=\['head.'\] begin no weight's name"):
+        quantize(path, tmp_path / "r.onnx", inputs, cfg=cfg)
+
+
+def test_a_weights_name_is_that_of_the_runs_own_module():
+    from core.compress.integers import begins_so
+
+    assert begins_so("module.head.maps.0.weight", ["head."])
+    assert begins_so("head.maps.0.weight", ["neck.", "head."])
+    assert not begins_so("overhead.weight", ["head."])
+    assert not begins_so("head.weight", [])
+
+
 @pytest.mark.parametrize(
     ("samples", "message"),
     [

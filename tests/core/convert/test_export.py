@@ -138,6 +138,15 @@ def test_nested_outputs_are_named_and_equal_sources_give_equal_bytes(tmp_path, o
     assert __file__.encode() not in content
 
 
+@pytest.mark.parametrize("opset", [17, 18])
+def test_a_module_stays_in_evaluation_mode(tmp_path, opset):
+    source = image_source()
+    assert source.module is not None
+    source.module.eval()
+    export_onnx(source, tmp_path / "m.onnx", opset=opset)
+    assert not any(module.training for module in source.module.modules())
+
+
 def test_a_given_onnx_file_is_checked_for_its_axes(tmp_path):
     source = image_source()
     export_onnx(source, tmp_path / "m.onnx", opset=17)

@@ -1,0 +1,1 @@
+"""Images with boxes of defects: rendered, a user's own, or published."""

@@ -1,0 +1,1 @@
+"""Metal parts under a camera: surface, light, damage, lens and sensor; truth in millimetres."""
