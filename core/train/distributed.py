@@ -52,6 +52,13 @@ class World:
             atexit.register(dist.destroy_process_group)
         return cls(place, rank, size)
 
+    @staticmethod
+    def leave() -> None:
+        """Leave the process group after training: what follows, one process does alone."""
+        if dist.is_initialized():
+            atexit.unregister(dist.destroy_process_group)
+            dist.destroy_process_group()
+
     def means(self, numbers: list[Tensor]) -> list[float]:
         """Mean of each scalar over the ranks; an accelerator is waited for once."""
         if self.size == 1 and self.device.type == "cpu":

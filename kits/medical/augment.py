@@ -12,7 +12,7 @@ import torch
 from scipy import ndimage
 from torch.nn import functional
 
-from kits.medical.sampling import AIR_HU, FULL, UNKNOWN, Crop
+from kits.medical.sampling import AIR_HU, FULL, UNKNOWN, Crop, end_in_air
 from kits.medical.sampling_config import SamplingConfig
 
 STRIDE = 2  # voxels for a cell of heat and texture
@@ -59,7 +59,7 @@ def training_sample(crop: Crop, cfg: SamplingConfig, rng: np.random.Generator) -
     if size[1] == size[2] and rng.random() < 0.5:
         image, votes = image.swapaxes(1, 2), votes.swapaxes(1, 2)
         points = points[:, [0, 2, 1]]
-    image = _other_scanner(np.ascontiguousarray(image), crop, cfg, rng)
+    image = _other_scanner(np.ascontiguousarray(image), cfg, rng)
     scale = float(np.abs(np.linalg.det(place.matrix)) ** (1 / 3))
     return _targets(crop, image, np.ascontiguousarray(votes), points, scale)
 
@@ -80,6 +80,10 @@ def _take(
     size, inside = np.array(cfg.patch), np.array(crop.image.shape)
     # A crop is centred at its nodule, or at nothing.
     wanted = (inside - 1) / 2 + rng.uniform(-cfg.jitter, cfg.jitter, 3) * size
+    if crop.is_patch:
+        # Of more slices than a sample has, those at the ends are seen too.
+        known = int((crop.votes != UNKNOWN).any((1, 2)).sum())
+        wanted[0] += rng.uniform(-0.5, 0.5) * max(0, known - size[0])
     if rng.random() >= cfg.affine:
         start = np.clip(np.round(wanted - (size - 1) / 2), 0, inside - size).astype(np.int64)
         part = tuple(slice(int(a), int(a + n)) for a, n in zip(start, size, strict=True))
@@ -114,14 +118,10 @@ def _resample(crop: Crop, place: _Place, size: np.ndarray) -> np.ndarray:
     return found[0].numpy()
 
 
-def _other_scanner(
-    image: np.ndarray, crop: Crop, cfg: SamplingConfig, rng: np.random.Generator
-) -> np.ndarray:
+def _other_scanner(image: np.ndarray, cfg: SamplingConfig, rng: np.random.Generator) -> np.ndarray:
     """Another dose, kernel and calibration."""
-    # Where slices were normalised each on its own, they also differ each on its own.
-    count = (len(image), 1, 1) if crop.is_sliced else (1, 1, 1)
-    gain = 1 + rng.uniform(-cfg.max_gain, cfg.max_gain, count).astype(np.float32)
-    shift = rng.uniform(-cfg.max_shift_hu, cfg.max_shift_hu, count).astype(np.float32)
+    gain = 1 + np.float32(rng.uniform(-cfg.max_gain, cfg.max_gain))
+    shift = np.float32(rng.uniform(-cfg.max_shift_hu, cfg.max_shift_hu))
     image = (image - AIR_HU) * gain + (AIR_HU + shift)
     if rng.random() < cfg.blur:
         image = ndimage.gaussian_filter(image, (0, *[rng.uniform(0.3, 0.8)] * 2))
@@ -134,6 +134,8 @@ def _targets(
 ) -> Sample:
     """Heat and texture from the centres; `scale` is the crop's voxels for one of the sample."""
     known = votes != UNKNOWN
+    if crop.is_patch:
+        image = end_in_air(image, votes)
     shape = tuple(size // STRIDE for size in image.shape)
     heat = np.zeros(shape, np.float32)
     doubt = np.zeros(shape, np.float32)

@@ -15,6 +15,7 @@ import torch
 from core.compress.distill import distill
 from core.compress.trial import count_module_flops
 from core.kit import Task
+from core.train.distributed import World
 from core.train.run import Run, write_atomic
 from core.train.trainer import Trainer
 from kits.medical.answers_file import read_answers
@@ -78,6 +79,7 @@ def distill_run(cfg: DistillRunConfig) -> Path:
     for name in CONTROLS:
         if name in cfg.controls:
             controls[name] = _fit_control(name, task, cfg, run.path, (took, controls))
+    World.leave()
     if run.is_writer:
         metrics = finish_run(run, task, cases, cfg)
         metrics |= write_retention(run, cases, cfg, took, controls)
@@ -216,6 +218,7 @@ def _looker(run: Path) -> Looker:
         load_run_network(run),
         int(facts["multiple"]),
         float(facts["mask_threshold"]),
+        tuple(facts.get("sample", Looker.sample)),
         is_mirrored=True,
     )
 
@@ -226,4 +229,10 @@ def _control_looker(task: MedicalTask, cfg: DistillRunConfig) -> Looker:
     assert isinstance(module, UNet)
     network = Network(fold_batch_norm(module))
     found = crop_metrics(network, task.crops["validation"], cfg.sampling)
-    return Looker(network, module.cfg.multiple, found.get("mask_threshold", 0.5), is_mirrored=True)
+    return Looker(
+        network,
+        module.cfg.multiple,
+        found.get("mask_threshold", 0.5),
+        cfg.sampling.shape,
+        is_mirrored=True,
+    )

@@ -100,6 +100,7 @@ def evaluate_run(
         load_run_network(run),
         int(facts["multiple"]),
         float(facts["mask_threshold"]),
+        tuple(facts.get("sample", Looker.sample)),
         is_mirrored=is_mirrored,
     )
     seen = look_at(cases, names, looker, told)

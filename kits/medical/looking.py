@@ -14,14 +14,15 @@ import numpy as np
 from kits.medical.data.case import Case, Cases, TrueNodule
 from kits.medical.data.votes import readers_of
 from kits.medical.findings import TEXTURES, Finding, Findings
-from kits.medical.geometry import Window
+from kits.medical.geometry import Shape, Window
 from kits.medical.infer.find import find_nodules, segment_at
 from kits.medical.infer.settings import Network, Settings
 from kits.medical.metrics.baselines import bright_component
 from kits.medical.metrics.dice import consensus_of
 from kits.medical.metrics.froc import ScanResult, Target, match
 from kits.medical.metrics.human_normalised import Outlines
-from kits.medical.sampling import centre_of, predict_patch, texture_class
+from kits.medical.patch import predict_patch
+from kits.medical.sampling import centre_of, texture_class
 from kits.medical.stages import Told, tell_nobody
 
 LEAST_SCORE = 0.01  # low enough for the curve's end at 8 false positives per scan
@@ -36,7 +37,9 @@ class Looker:
     network: Network
     multiple: int = 16
     mask_threshold: float = 0.5
-    is_mirrored: bool = False  # patches only: the mean over four mirror images of the slices
+    # Patches only: what the network was trained on; the mean over four mirror images.
+    sample: Shape = (24, 96, 96)
+    is_mirrored: bool = False
 
     def settings(self) -> Settings:
         """How it is asked for everything it might see."""
@@ -142,7 +145,7 @@ def _draw(
             case,
             looker.network,
             multiple=looker.multiple,
-            threshold=looker.mask_threshold,
+            sample=looker.sample,
             is_mirrored=looker.is_mirrored,
         )
         whole = tuple(slice(0, size) for size in mask.shape)

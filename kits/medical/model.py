@@ -19,6 +19,10 @@ LOWEST_HU, HIGHEST_HU = -1000.0, 400.0
 MIDDLE_HU, HALF_RANGE_HU = -300.0, 700.0
 # The share of voxels, and of cells, that an untrained network calls a nodule.
 PRIOR_LOGIT = {"mask": -2.2, "heat": -4.6}
+Stride = tuple[int, int, int]
+SAME: Stride = (1, 1, 1)
+HALF: Stride = (2, 2, 2)
+FLAT: Stride = (1, 2, 2)
 OUTPUT_NAMES = ("mask", "heat", "texture")
 
 
@@ -34,14 +38,15 @@ class UNet(nn.Module):
         super().__init__()
         self.cfg = cfg
         widths = [1, *cfg.widths]
+        strides = _strides(cfg)
         self.down = nn.ModuleList(
-            _level(cfg, widths[k], widths[k + 1], stride=1 if k == 0 else 2)
-            for k in range(len(cfg.widths))
+            _level(cfg, widths[k], widths[k + 1], stride=strides[k]) for k in range(len(strides))
         )
         up = _Rise if cfg.upsampling == "transposed" else _LightRise
         # Coarsest first, the order in which they run.
         self.up = nn.ModuleList(
-            up(cfg, cfg.widths[k + 1], cfg.widths[k]) for k in reversed(range(len(cfg.widths) - 1))
+            up(cfg, cfg.widths[k + 1], cfg.widths[k], strides[k + 1])
+            for k in reversed(range(len(cfg.widths) - 1))
         )
         fine, half = cfg.widths[0], cfg.widths[1]
         self.mask = nn.Conv3d(fine, 1, 1)
@@ -77,7 +82,7 @@ class Convolution(nn.Sequential):
         outside: int,
         *,
         kernel: int = 3,
-        stride: int = 1,
+        stride: Stride = SAME,
         is_active: bool = True,
     ) -> None:
         super().__init__(
@@ -90,7 +95,7 @@ class Convolution(nn.Sequential):
 class _Residual(nn.Module):
     """Convolutions and a sum past them, narrowed and widened by a pointwise one."""
 
-    def __init__(self, cfg: UNetConfig, inside: int, outside: int, stride: int) -> None:
+    def __init__(self, cfg: UNetConfig, inside: int, outside: int, stride: Stride) -> None:
         super().__init__()
         last = cfg.convolutions - 1
         self.body = nn.Sequential(
@@ -99,13 +104,13 @@ class _Residual(nn.Module):
                     cfg,
                     outside if k else inside,
                     outside,
-                    stride=1 if k else stride,
+                    stride=SAME if k else stride,
                     is_active=k < last,
                 )
                 for k in range(cfg.convolutions)
             )
         )
-        is_same = inside == outside and stride == 1
+        is_same = inside == outside and stride == SAME
         self.past = (
             nn.Identity()
             if is_same
@@ -121,9 +126,9 @@ class _Residual(nn.Module):
 class _Rise(nn.Module):
     """Up by a transposed convolution, the skip concatenated."""
 
-    def __init__(self, cfg: UNetConfig, inside: int, outside: int) -> None:
+    def __init__(self, cfg: UNetConfig, inside: int, outside: int, stride: Stride) -> None:
         super().__init__()
-        self.rise = nn.ConvTranspose3d(inside, outside, 2, 2, bias=False)
+        self.rise = nn.ConvTranspose3d(inside, outside, stride, stride, bias=False)
         self.body = nn.Sequential(
             *(
                 Convolution(cfg, outside if k else 2 * outside, outside)
@@ -139,10 +144,10 @@ class _Rise(nn.Module):
 class _LightRise(nn.Module):
     """Narrowed by a pointwise convolution, repeated to twice the size, the skip added."""
 
-    def __init__(self, cfg: UNetConfig, inside: int, outside: int) -> None:
+    def __init__(self, cfg: UNetConfig, inside: int, outside: int, stride: Stride) -> None:
         super().__init__()
         self.narrow = Convolution(cfg, inside, outside, kernel=1, is_active=False)
-        self.rise = nn.Upsample(scale_factor=2, mode="nearest")
+        self.rise = nn.Upsample(scale_factor=stride, mode="nearest")
         self.body = nn.Sequential(
             *(Convolution(cfg, outside, outside) for _ in range(cfg.decoder_convolutions))
         )
@@ -172,12 +177,18 @@ def fold_batch_norm(network: UNet) -> UNet:
     return folded
 
 
-def _level(cfg: UNetConfig, inside: int, outside: int, *, stride: int) -> nn.Module:
+def _strides(cfg: UNetConfig) -> list[Stride]:
+    """Of each level's first convolution."""
+    halvings = len(cfg.widths) - 1
+    return [SAME, *[HALF] * (halvings - cfg.flat), *[FLAT] * cfg.flat]
+
+
+def _level(cfg: UNetConfig, inside: int, outside: int, *, stride: Stride) -> nn.Module:
     if cfg.residual:
         return _Residual(cfg, inside, outside, stride)
     return nn.Sequential(
         *(
-            Convolution(cfg, outside if k else inside, outside, stride=1 if k else stride)
+            Convolution(cfg, outside if k else inside, outside, stride=SAME if k else stride)
             for k in range(cfg.convolutions)
         )
     )

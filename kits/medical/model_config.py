@@ -24,6 +24,8 @@ class UNetConfig:
     # How a level comes up: transposed (learned, its skip concatenated) or nearest (narrowed first,
     # its skip added: a third of the work, and only operators that have 8-bit kernels).
     upsampling: str = "transposed"
+    # Of the coarsest levels, how many halve rows and columns only: slices are few and thick.
+    flat: int = 0
     # Slope of the activation below zero; 0 is a ReLU, which fuses into 8-bit convolutions.
     negative_slope: float = 0.01
 
@@ -39,6 +41,10 @@ class UNetConfig:
                 raise ValueError(
                     f"model.{name}={getattr(self, name)!r} is not one of {', '.join(legal)}"
                 )
+        if not 0 <= self.flat < len(self.widths) - 1:
+            raise ValueError(
+                f"model.flat={self.flat} is not from 0 to {len(self.widths) - 2}; set model.flat"
+            )
         for name in ("convolutions", "decoder_convolutions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model.{name}={getattr(self, name)} is below 1; set model.{name}")
@@ -47,6 +53,11 @@ class UNetConfig:
     def multiple(self) -> int:
         """What the size of an input is a multiple of, along each axis."""
         return int(2 ** (len(self.widths) - 1))
+
+    @property
+    def reductions(self) -> tuple[int, int, int]:
+        """Voxels along (D, H, W) for one of the deepest level."""
+        return self.multiple >> self.flat, self.multiple, self.multiple
 
 
 @dataclass

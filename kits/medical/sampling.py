@@ -29,9 +29,7 @@ AIR_HU = -1000
 VESSEL_HU = -600  # above this a coarse voxel inside the lungs holds more than air
 FULL, UNKNOWN = 254, 255  # of a crop's votes: every reader; a voxel that does not count
 # Crops reach beyond samples by so many voxels on each side, for shifts, turns and scales.
-MARGIN = (4, 14, 14)
-# A patch is shown with its edge repeated to so many fine slices at least, as in training.
-LEAST_SLICES = 24
+MARGIN = (8, 14, 14)
 # Texture ratings run from 1, non-solid, to 5, solid.
 NON_SOLID_BELOW, SOLID_ABOVE = 2.5, 3.5
 
@@ -52,7 +50,6 @@ class Crop:
     textures: np.ndarray  # (k,) int8 in the order of TEXTURES; -1 where nobody said
     is_certain: np.ndarray  # (k,) bool: half of all readers or more marked it
     is_patch: bool  # nothing may be counted as absent
-    is_sliced: bool  # each slice was normalised on its own
 
 
 @dataclass(frozen=True)
@@ -188,6 +185,17 @@ def cut(view: View, window: Window, *, is_edge: bool) -> tuple[np.ndarray, np.nd
     return image, votes
 
 
+def end_in_air(image: np.ndarray, votes: np.ndarray) -> np.ndarray:
+    """A part of a patch whose slices end in air, so that a network sees where they end.
+
+    Args:
+        image: (d, h, w) HU.
+        votes: (d, h, w) uint8; beyond the patch's slices all of them are UNKNOWN.
+    """
+    is_beyond = (votes == UNKNOWN).all((1, 2), keepdims=True)
+    return np.where(is_beyond, np.float32(AIR_HU), image)
+
+
 def _slices(
     array: np.ndarray, inside: Sequence[slice], factor: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -253,62 +261,7 @@ def _crop(
         textures=np.array([texture_class(nodule.texture) for nodule in nodules], np.int8),
         is_certain=np.array([is_certain(n, max_readers) for n in nodules], bool),
         is_patch=is_patch,
-        is_sliced=case.intensity == "slice",
     )
-
-
-def predict_patch(
-    case: Case,
-    network: Network,
-    *,
-    multiple: int = 16,
-    threshold: float = 0.5,
-    is_mirrored: bool = False,
-) -> np.ndarray:
-    """The mask of the one nodule that a patch is cut around.
-
-    Args:
-        case: with `extent="patch"`.
-        network: takes and gives what the network contract says.
-        multiple: what its input's sizes are multiples of.
-        threshold: a voxel of this probability or more may belong to the mask.
-        is_mirrored: take the mean over the four mirror images of the slices.
-    Returns:
-        (D, H, W) bool on the scan's own grid: what hangs together nearest to the patch's middle.
-    """
-    view = view_of(case, "fine", "share", 1)
-    depth = max(view.shape[0], LEAST_SLICES)
-    wanted = [-(-size // multiple) * multiple for size in (depth, *view.shape[1:])]
-    window = tuple(
-        slice(-((size - have) // 2), size - (size - have) // 2)
-        for size, have in zip(wanted, view.shape, strict=True)
-    )
-    image, _ = cut(view, window, is_edge=True)  # type: ignore[arg-type]
-    inside = tuple(slice(-p.start, n - p.start) for p, n in zip(window, view.shape, strict=True))
-    total = np.zeros(image.shape, np.float32)
-    turns = [(), (1,), (2,), (1, 2)] if is_mirrored else [()]
-    for axes in turns:
-        given = np.ascontiguousarray(np.flip(image, axes))[None, None]
-        total += np.flip(network({"image": given})["mask"][0, 0], axes)
-    logits = (total / len(turns))[inside][:: view.factor]
-    level = np.log(threshold / (1 - threshold))
-    return _nearest_part(logits >= level, case.volume.grid.spacing_mm)
-
-
-def _nearest_part(mask: np.ndarray, spacing_mm: Triple) -> np.ndarray:
-    """Of the connected parts of a mask the one that comes nearest to the middle."""
-    labels, number = ndimage.label(mask, np.ones((3, 3, 3), bool))
-    if number < 2:
-        return mask
-    middle = (np.array(mask.shape) - 1) / 2
-    places = np.argwhere(mask)
-    distance = np.linalg.norm((places - middle) * spacing_mm, axis=1)
-    # Of parts that touch the middle alike the larger one.
-    sizes = np.bincount(labels.ravel())
-    owner = labels[tuple(places.T)]
-    best = min(range(len(places)), key=lambda k: (round(distance[k], 3), -sizes[owner[k]]))
-    found: np.ndarray = labels == owner[best]
-    return found
 
 
 def _lung_places(

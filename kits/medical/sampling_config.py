@@ -48,7 +48,7 @@ class SamplingConfig:
     # Largest noise, a sample's own standard deviation, and shift of all values (HU).
     max_noise_hu: float = 40.0
     max_shift_hu: float = 30.0
-    # Values are scaled by up to this share around air; slice by slice where slices were normalised.
+    # Values are scaled by up to this share around air.
     max_gain: float = 0.08
     # Share of samples that are blurred as by a softer reconstruction kernel.
     blur: float = 0.2
@@ -86,6 +86,12 @@ class SamplingConfig:
                 "max_validation": (1, 10**9),
             },
         )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The patch, as the tuple of three that it is."""
+        depth, height, width = self.patch
+        return depth, height, width
 
 
 @dataclass

@@ -148,17 +148,23 @@ def check_patch(cfg: MedicalTrainConfig) -> None:
     Raises:
         ValueError: a size of the patch is no multiple of the network's, or too small a one.
     """
-    multiple, patch = cfg.model.multiple, cfg.sampling.patch
-    if any(size % multiple for size in patch):
+    patch, reductions = cfg.sampling.patch, cfg.model.reductions
+    levels = len(cfg.model.widths)
+    if any(size % multiple for size, multiple in zip(patch, reductions, strict=True)):
         raise ValueError(
-            f"sampling.patch={patch} has sizes that are no multiples of {multiple}, as "
-            f"{len(cfg.model.widths)} levels need; set sampling.patch"
+            f"sampling.patch={patch} has sizes that are no multiples of {_sizes(reductions)}, as "
+            f"{levels} levels need; set sampling.patch"
         )
-    if min(patch) < LEAST_DEEPEST * multiple:
+    least = [LEAST_DEEPEST * multiple for multiple in reductions]
+    if any(size < wanted for size, wanted in zip(patch, least, strict=True)):
         raise ValueError(
             f"sampling.patch={patch} leaves fewer than {LEAST_DEEPEST} voxels in the deepest of "
-            f"{len(cfg.model.widths)} levels; give {LEAST_DEEPEST * multiple} or more"
+            f"{levels} levels; give {_sizes(least)} or more"
         )
+
+
+def _sizes(sizes: Sequence[int]) -> str:
+    return str(sizes[0]) if len(set(sizes)) == 1 else ", ".join(map(str, sizes))
 
 
 def build_task(cfg: MedicalTrainConfig) -> MedicalTask:

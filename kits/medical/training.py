@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from core.train.distributed import World
 from core.train.run import Run, write_atomic
 from core.train.trainer import Trainer
 from kits.medical.augment import plain_sample
@@ -49,6 +50,7 @@ def train_run(cfg: MedicalTrainConfig) -> Path:
     prepare(cases, cfg)
     task = MedicalTask(cases, cfg)
     Trainer(task, cfg, run_dir=run.path).fit()
+    World.leave()
     if run.is_writer:
         metrics = finish_run(run, task, cases, cfg)
         text = write_headline(run.path, metrics, is_smoke=cfg.trainer.smoke)
@@ -121,6 +123,7 @@ def write_model(
         "widths": list(cfg.model.widths),
         "num_parameters": sum(p.numel() for p in task.model.parameters()),
         "multiple": cfg.model.multiple,
+        "sample": list(cfg.sampling.shape),
         "threshold": validation["threshold"],  # of findings
         "mask_threshold": validation.get("mask_threshold", 0.5),
         "textures": list(TEXTURES),

@@ -44,8 +44,8 @@ class Case:
     # "patch": a cut around its one nodule, in which nothing else may be counted as absent;
     # "scan": every nodule inside is known.
     extent: Literal["scan", "patch"]
-    # "hu"; "slice": each slice was scaled to 0..255 on its own and is given as
-    # -1000 + 1400 * value / 255, so that lung and soft tissue lie near where HU have them.
+    # "hu"; "slice": each slice came on a scale of its own, and what is given is near to HU at best
+    # (`even.py`).
     intensity: Literal["hu", "slice"] = "hu"
     is_phantom: bool = False
     # Everything inside the lungs, nodules included; where the source knows it.

@@ -2,7 +2,7 @@
 
 A patch is a tall 8-bit PNG, its slices below each other from low to high position; `readers/` holds
 the readers' bits in the same shape. Each slice was scaled to 0..255 on its own, so Hounsfield units
-are lost; what is given instead is said at `Case.intensity`.
+are lost; what is given instead is said in `even.py`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from PIL import Image
 from core.kit import Split
 from kits.medical.data.case import Case, TrueNodule
 from kits.medical.data.config import NodulesData
+from kits.medical.data.even import even_slices
 from kits.medical.data.split import names_of
 from kits.medical.data.votes import box_of, consensus, equivalent_diameter_mm, readers_of
 from kits.medical.geometry import Grid, Triple, Volume
@@ -28,7 +29,6 @@ from kits.medical.geometry import Grid, Triple, Volume
 TABLE = "nodules.csv"
 READERS = 4
 COLUMNS = ("name", "patient", "readers", "pixel_spacing_mm", "slice_spacing_mm")
-LOWEST_HU, RANGE_HU = -1000, 1400  # of a slice's 0..255
 AXES = np.eye(3)[::-1]  # d grows to the head, h to the back, w to the left
 
 
@@ -124,7 +124,6 @@ class NodulesCases:
         if not votes.any():
             raise ValueError(f"readers/{name}.png is empty; a nodule has at least one voxel")
         grid = Grid(shades.shape, row.spacing_mm, (0.0, 0.0, 0.0), AXES)
-        voxels = np.round(LOWEST_HU + shades * (RANGE_HU / 255)).astype(np.int16)
         window = box_of(votes)
         agreed = consensus(votes, readers_of(votes), row.num_readers)
         nodule = TrueNodule(
@@ -136,7 +135,7 @@ class NodulesCases:
             texture=row.texture,
             malignancy=row.malignancy,
         )
-        volume = Volume(grid, voxels)
+        volume = Volume(grid, even_slices(shades))
         return Case(name, row.patient, volume, (nodule,), extent="patch", intensity="slice")
 
     def _image(self, file: str) -> np.ndarray:

@@ -26,7 +26,7 @@ def make_crop(**changes):
         "spacing_mm": (1.0, 1.0, 1.0),
         "centres": np.array([CENTRE], np.float32), "diameters_mm": np.array([6.0], np.float32),
         "textures": np.array([2], np.int8), "is_certain": np.array([True]),
-        "is_patch": False, "is_sliced": False,
+        "is_patch": False,
     }  # fmt: skip
     return Crop(**{**fields, **changes})
 
@@ -104,13 +104,20 @@ def test_the_texture_is_asked_for_at_the_centre():
     assert set(np.unique(sample.texture)) == {-1, 2}
 
 
-def test_slices_that_were_normalised_alone_vary_alone():
+def test_all_slices_of_a_sample_have_one_gain():
     cfg = replace(STILL, max_gain=0.3)
     crop = make_crop(image=np.full(SHAPE, -500, np.int16))
-    together = training_sample(crop, cfg, np.random.default_rng(0)).image
-    alone = training_sample(replace(crop, is_sliced=True), cfg, np.random.default_rng(0)).image
-    assert np.ptp(together) == 0
-    assert max(np.ptp(alone, axis=axis).max() for axis in range(3)) > 10
+    found = [sample.image for sample in draws(crop, cfg)]
+    assert all(np.ptp(image) == 0 for image in found)
+    assert len({float(image[0, 0, 0]) for image in found}) > 5
+    assert all(350 - 1 <= image[0, 0, 0] + 1000 <= 650 + 1 for image in found)
+
+
+def test_a_patchs_ends_are_seen_although_a_sample_has_fewer_slices():
+    crop = make_crop(is_patch=True)
+    crop.image[0], crop.image[-1] = 77, 99
+    found = np.concatenate([sample.image.ravel() for sample in draws(crop, STILL, 60)])
+    assert {77, 99} <= set(np.unique(found))
 
 
 def test_noise_and_shift_stay_within_their_limits():

@@ -1,5 +1,7 @@
 """Sizes, work, contract and folding of the networks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -64,7 +66,16 @@ def test_the_heads_do_little_of_the_work():
     assert heads < 0.02 * counter.get_total_flops()
 
 
-@pytest.mark.parametrize("cfg", [TINY, TINY_STUDENT, SmallTeacherConfig(widths=[4, 6, 8])])
+@pytest.mark.parametrize(
+    "cfg",
+    [
+        TINY,
+        TINY_STUDENT,
+        SmallTeacherConfig(widths=[4, 6, 8]),
+        replace(TINY, flat=1),
+        replace(TINY, flat=1, upsampling="nearest"),
+    ],
+)
 def test_outputs_have_the_shapes_of_the_contract_at_any_multiple(cfg):
     network = Network(build_network(cfg))
     image = np.zeros((2, 1, 3 * cfg.multiple, 4 * cfg.multiple, 8), np.float32)
@@ -107,6 +118,15 @@ def test_folding_changes_nothing_beyond_rounding(cfg):
     assert any(isinstance(m, torch.nn.BatchNorm3d) for m in network.modules())
 
 
+def test_flat_levels_leave_the_slices_alone():
+    cfg = replace(TINY, flat=1)
+    assert (cfg.multiple, cfg.reductions) == (4, (2, 4, 4))
+    network, deepest = build_network(cfg), []
+    network.down[-1].register_forward_hook(lambda _, __, found: deepest.append(found.shape))
+    network(torch.zeros(1, 1, 6, 16, 16))
+    assert deepest == [(1, 8, 3, 4, 4)]
+
+
 def test_every_weight_gets_a_gradient():
     network = build_network(TINY_STUDENT)
     outputs = network(torch.randn(1, 1, 8, 8, 8) * 300 - 500)
@@ -121,6 +141,7 @@ def test_every_weight_gets_a_gradient():
         ({"norm": "group"}, "batch, instance"),
         ({"upsampling": "linear"}, "transposed, nearest"),
         ({"convolutions": 0}, "below 1"),
+        ({"flat": 1}, "from 0 to 0"),
     ],
 )
 def test_a_wrong_setting_is_named(change, message):

@@ -1,4 +1,4 @@
-"""Crops of small made-up cases, and masks of patches."""
+"""Crops of small made-up cases."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from kits.medical.sampling import (
     UNKNOWN,
     crops_of,
     cut,
-    predict_patch,
+    end_in_air,
     soft_votes,
     texture_class,
     view_of,
@@ -80,7 +80,6 @@ def test_a_scan_gives_crops_of_every_kind_and_a_patch_only_its_nodule():
     (only,) = crops(make_case(extent="patch"))
     assert only.kind == "fine_nodules"
     assert only.is_patch
-    assert only.is_sliced
 
 
 def test_a_nodule_lies_in_the_middle_of_its_crop_at_both_scales():
@@ -115,6 +114,15 @@ def test_beyond_a_scan_is_air_and_beyond_a_patch_nothing_is_known():
     assert (votes[4:, :, :4] != UNKNOWN).all()
 
 
+def test_a_patchs_slices_end_in_air_and_its_rows_go_on():
+    view = view_of(make_case(extent="patch"), "fine", "share", READERS)
+    image, votes = cut(view, window((-4, 8), (0, 8), (36, 44)), is_edge=True)
+    ended = end_in_air(image, votes)
+    assert (ended[:4] == -1000).all()
+    assert (ended[4:, :, 4:] == ended[4:, :, 3:4]).all()
+    np.testing.assert_array_equal(ended[4:], image[4:])
+
+
 @pytest.mark.parametrize("bounds", [(-40, -30), (60, 70)])
 def test_a_window_outside_the_scan_is_all_air(bounds):
     view = view_of(make_case(), "fine", "share", READERS)
@@ -138,32 +146,3 @@ def test_textures_are_named_by_their_rating():
 def test_the_same_seed_cuts_the_same_crops():
     for one, other in zip(crops(make_case()), crops(make_case()), strict=True):
         np.testing.assert_array_equal(one.image, other.image)
-
-
-def bright(inputs):
-    """A network that marks what is dense."""
-    image = inputs["image"]
-    assert all(size % 8 == 0 for size in image.shape[2:])
-    return {"mask": np.where(image > -400, 8.0, -8.0).astype(np.float32)}
-
-
-@pytest.mark.parametrize("spacing_mm", [(1.25, 0.7, 0.7), (2.5, 0.7, 0.7), (5.0, 0.7, 0.7)])
-@pytest.mark.parametrize("is_mirrored", [False, True])
-def test_a_patchs_mask_comes_back_on_its_own_grid(spacing_mm, is_mirrored):
-    case = make_case((5, 37, 41), spacing_mm, "patch", centre=(2, 17, 22))
-    found = predict_patch(case, bright, multiple=8, is_mirrored=is_mirrored)
-    np.testing.assert_array_equal(found, case.volume.voxels > -400)
-
-
-def test_of_two_parts_the_one_nearest_to_the_middle_is_the_nodule():
-    case = make_case((12, 40, 40), extent="patch", centre=(6, 20, 20))
-    case.volume.voxels[4:8, 2:12, 2:12] = 50
-    found = predict_patch(case, bright, multiple=8)
-    assert found[6, 20, 20]
-    assert not found[5, 5, 5]
-
-
-def test_no_voxel_above_the_threshold_gives_an_empty_mask():
-    case = make_case(extent="patch")
-    case.volume.voxels[:] = -850
-    assert not predict_patch(case, bright, multiple=8).any()

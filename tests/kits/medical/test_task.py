@@ -1,5 +1,7 @@
 """The task on made-up cases: order, repeatability, numbers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from kits.medical.data.case import Case, TrueNodule
 from kits.medical.geometry import Grid, Volume
 from kits.medical.model_config import UNetConfig
 from kits.medical.sampling_config import SamplingConfig
-from kits.medical.task import MedicalTask
+from kits.medical.task import MedicalTask, check_patch
 
 SHAPE = (24, 40, 40)
 
@@ -131,3 +133,12 @@ def test_a_patch_that_does_not_fit_the_network_is_refused(patch, message):
     )
     with pytest.raises(ValueError, match=message):
         MedicalTask(MadeUpCases(), cfg)
+
+
+def test_flat_levels_take_samples_of_fewer_slices():
+    cfg = MedicalTrainConfig(
+        model=UNetConfig("tiny", [4, 6, 8], flat=1), sampling=SamplingConfig(patch=[8, 16, 16])
+    )
+    check_patch(cfg)
+    with pytest.raises(ValueError, match="give 6, 12, 12 or more"):
+        check_patch(replace(cfg, sampling=SamplingConfig(patch=[8, 16, 8])))

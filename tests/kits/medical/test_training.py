@@ -1,7 +1,11 @@
 """A whole run of seconds on the phantom: its files, its resumption, its bundle."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,6 +105,20 @@ def test_a_run_goes_on_where_it_stopped(run, tmp_path, cache):
     assert resumed == tmp_path / "run"
     again = weights(resumed)
     assert all(torch.equal(value, again[name]) for name, value in weights(run).items())
+
+
+def test_two_ranks_leave_one_finished_run(run, tmp_path, cache):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    told = ["trainer=smoke", "model=student", "model.widths=[4,6,8]", f"data.cache_dir={cache}"]
+    told += ["trainer.max_steps=2", "trainer.num_threads=1", f"trainer.runs_dir={tmp_path}"]
+    done = subprocess.run(
+        [*launch, "-m", "kits.medical.train", *told], cwd=Path(__file__).parents[3],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "medical").iterdir()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert set(metrics) == set(json.loads((run / "metrics.json").read_text()))
 
 
 def test_every_target_computes_what_the_run_does(run, exported):

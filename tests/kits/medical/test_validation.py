@@ -21,7 +21,7 @@ def make_crop(has_nodule=True, is_patch=False):
         np.where(is_ball, 50, -850).astype(np.int16), np.where(is_ball, FULL, 0).astype(np.uint8),
         (1.0, 1.0, 1.0), np.array([CENTRE] * number, np.float32).reshape(-1, 3),
         np.full(number, 6.0, np.float32), np.zeros(number, np.int8), np.ones(number, bool),
-        is_patch=is_patch, is_sliced=False,
+        is_patch=is_patch,
     )  # fmt: skip
 
 
