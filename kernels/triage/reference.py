@@ -136,7 +136,7 @@ def check_levels(levels: tuple[int, int], contrasts: Sequence[int]) -> None:
 
 def scan_reference(
     frame: np.ndarray, low: np.ndarray, high: np.ndarray, shifts: np.ndarray,
-    levels: int, contrasts: Sequence[int],
+    levels: tuple[int, int], contrasts: Sequence[int],
 ) -> Counts:  # fmt: skip
     """Count in each cell of a frame what does not look like a good part.
 
@@ -255,7 +255,8 @@ def _compared(
 
 
 def _leaving(means: np.ndarray, lowest: np.ndarray, highest: np.ndarray) -> np.ndarray:
-    return np.maximum(np.maximum(means - highest, lowest - means), 0)
+    leaves: np.ndarray = np.maximum(np.maximum(means - highest, lowest - means), 0)
+    return leaves
 
 
 def _window(planes: np.ndarray, y: int, x: int) -> np.ndarray:
@@ -289,9 +290,11 @@ def _ridge(means: np.ndarray, along: tuple[int, int], step: int) -> np.ndarray:
     one, other = at(line, y, x, across), at(line, -y, -x, across)
     here = at(line, 0, 0, across)
     bright, dark = here - np.maximum(one, other), np.minimum(one, other) - here
-    return np.maximum(bright, dark)
+    stands: np.ndarray = np.maximum(bright, dark)
+    return stands
 
 
 def _per_cell(blocks: np.ndarray) -> np.ndarray:
     rows, columns = blocks.shape[0] // BLOCKS, blocks.shape[1] // BLOCKS
-    return blocks.reshape(rows, BLOCKS, columns, BLOCKS).sum((1, 3), dtype=np.int64)
+    counts: np.ndarray = blocks.reshape(rows, BLOCKS, columns, BLOCKS).sum((1, 3), dtype=np.int64)
+    return counts

@@ -28,6 +28,8 @@ Sync = Literal["normal", "full"]
 
 # States beside those of a verdict: an alarm that begins or ends, and other news of the line.
 ALARM, CLEARED, NOTE = "ALARM", "CLEARED", "NOTE"
+# Beside a verdict that came too late to be told: the part was told as UNINSPECTED, and is.
+LATE = "LATE"
 PENDING, UNINSPECTED = "PENDING", "UNINSPECTED"
 # Between two tries where nothing could be written.
 RETRY_S = 0.1
@@ -41,7 +43,7 @@ CREATE TABLE entries (
     trigger INTEGER,            -- of a part; null: of the line
     camera TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN
-        ('PENDING', 'OK', 'NG', 'UNINSPECTED', 'ALARM', 'CLEARED', 'NOTE')),
+        ('PENDING', 'OK', 'NG', 'UNINSPECTED', 'LATE', 'ALARM', 'CLEARED', 'NOTE')),
     at_ns INTEGER NOT NULL,     -- since 1970, UTC
     reason TEXT NOT NULL,
     detail TEXT NOT NULL,       -- JSON
@@ -53,13 +55,18 @@ CREATE TRIGGER no_change BEFORE UPDATE ON entries
     BEGIN SELECT RAISE(ABORT, 'the ledger is only added to'); END;
 CREATE TRIGGER no_removal BEFORE DELETE ON entries
     BEGIN SELECT RAISE(ABORT, 'the ledger is only added to'); END;
+CREATE INDEX late ON entries (trigger) WHERE state = 'LATE';
 CREATE VIEW parts AS
-    SELECT begun.trigger, begun.camera, COALESCE(ended.state, 'PENDING') AS state,
-        begun.at_ns AS triggered_ns, ended.at_ns AS decided_ns,
-        COALESCE(ended.reason, '') AS reason, COALESCE(ended.detail, '{}') AS detail
+    SELECT begun.trigger, begun.camera,
+        CASE WHEN late.trigger IS NULL THEN COALESCE(ended.state, 'PENDING')
+            ELSE 'UNINSPECTED' END AS state,
+        begun.at_ns AS triggered_ns, COALESCE(late.at_ns, ended.at_ns) AS decided_ns,
+        COALESCE(late.reason, ended.reason, '') AS reason,
+        COALESCE(ended.detail, '{}') AS detail
     FROM entries AS begun
     LEFT JOIN entries AS ended
         ON ended.trigger = begun.trigger AND ended.state IN ('OK', 'NG', 'UNINSPECTED')
+    LEFT JOIN entries AS late ON late.trigger = begun.trigger AND late.state = 'LATE'
     WHERE begun.state = 'PENDING';
 """
 
@@ -164,10 +171,10 @@ class Ledger:
         with self._changed:
             waiting.is_given_up = True
             if waiting.is_being_written:
-                # It may be on the disk as it was; what was told stands beside it.
+                # It may be on the disk as it was; what was told stands beside it, and counts.
                 entry = waiting.entry
                 told = f"{reason}: told as {UNINSPECTED}"
-                self._queue.append(Waiting(Entry(entry.trigger, entry.camera, NOTE, told)))
+                self._queue.append(Waiting(Entry(entry.trigger, entry.camera, LATE, told)))
             return _uninspected(waiting.entry, reason)
 
     def close(self) -> None:

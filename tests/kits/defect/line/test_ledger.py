@@ -187,7 +187,7 @@ def test_a_verdict_that_took_too_long_is_written_as_it_was_told(path, monkeypatc
     assert count_states(path) == {"UNINSPECTED": 1}
 
 
-def test_a_verdict_given_up_while_it_is_written_has_a_note_beside_it(path, monkeypatch):
+def test_a_verdict_given_up_while_it_is_written_counts_as_it_was_told(path, monkeypatch):
     ledger = Ledger(path)
     wait(ledger.append(Entry(1, "a", "PENDING")))
     write, may_go_on = ledger._write, threading.Event()
@@ -199,8 +199,9 @@ def test_a_verdict_given_up_while_it_is_written_has_a_note_beside_it(path, monke
     ledger.close()
     with contextlib.closing(read(path)) as connection:
         rows = connection.execute("SELECT state, reason FROM entries WHERE trigger = 1").fetchall()
-    assert [state for state, _ in rows] == ["PENDING", "OK", "NOTE"]
+    assert [state for state, _ in rows] == ["PENDING", "OK", "LATE"]
     assert "told as UNINSPECTED" in rows[2][1]
+    assert count_states(path) == {"UNINSPECTED": 1}
 
 
 def until(condition, seconds=10.0):
