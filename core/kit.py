@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from core.convert.source import Source
+    from edge.target import Tolerance
 
 Split = Literal["train", "validation", "test"]
 
@@ -90,6 +91,8 @@ class Exportable:
     intended_use: str
     # What `predict` takes where pre steps change it, as a manifest lists inputs; else the model's.
     inputs: Sequence[Mapping[str, Any]] = ()
+    # By precision, where this model's numbers ask for another than the usual.
+    tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
