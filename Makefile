@@ -8,6 +8,9 @@ BUILD_KERNELS := .venv/bin/python -m kernels.build
 BUILD_SETTINGS := pyproject.toml hatch_build.py kernels/build.py
 # What is installed already; the smaller set if nothing is.
 INSTALLED := $(firstword $(wildcard .venv/.dev .venv/.fraud) .venv/.fraud)
+# OpenVINO in bfloat16 is the fastest where the processor has it; ONNX Runtime runs anywhere.
+MEDICAL_TARGET := $(if $(filter x86_64,$(shell uname -m)),\
+  'target.ids=[x86_64-openvino-cpu-bf16,x86_64-ort-cpu,portable-onnx]',target=aarch64)
 NEWEST_MEDICAL = $$(ls -d runs/medical/* | tail -n 1)
 
 .PHONY: help fraud medical serve monitor first-bundle signing-key test test-slow lint bench zoo kernels aarch64 system lock clean
@@ -25,7 +28,7 @@ medical: .venv/.medical ## simulated chest CTs: a teacher, a student distilled f
 	.venv/bin/python -m kits.medical.train $(ARGS)
 	.venv/bin/python -m kits.medical.distill teacher="$(NEWEST_MEDICAL)" $(ARGS)
 	@$(MAKE) --no-print-directory signing-key
-	.venv/bin/python -m kits.medical.export run="$(NEWEST_MEDICAL)" target="$$(uname -m)"
+	.venv/bin/python -m kits.medical.export run="$(NEWEST_MEDICAL)" $(MEDICAL_TARGET)
 	@cat "$(NEWEST_MEDICAL)/summary.txt"
 
 # Without any bundle, a small run is trained, a key made and the bundle exported first.
