@@ -9,8 +9,11 @@ BUILD_SETTINGS := pyproject.toml hatch_build.py kernels/build.py
 # What is installed already; the smaller set if nothing is.
 INSTALLED := $(firstword $(wildcard .venv/.dev .venv/.fraud) .venv/.fraud)
 # OpenVINO in bfloat16 is the fastest where the processor has it; ONNX Runtime runs anywhere.
-MEDICAL_TARGET := $(if $(filter x86_64,$(shell uname -m)),\
-  'target.ids=[x86_64-openvino-cpu-bf16,x86_64-ort-cpu,portable-onnx]',target=aarch64)
+ifeq ($(shell uname -m),x86_64)
+MEDICAL_TARGET := 'target.ids=[x86_64-openvino-cpu-bf16,x86_64-ort-cpu,portable-onnx]'
+else
+MEDICAL_TARGET := target=aarch64
+endif
 NEWEST_MEDICAL = $$(ls -d runs/medical/* | tail -n 1)
 
 .PHONY: help fraud medical serve monitor first-bundle signing-key test test-slow lint bench zoo kernels aarch64 system lock clean
