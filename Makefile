@@ -10,6 +10,12 @@ BUILD_SETTINGS := pyproject.toml hatch_build.py kernels/build.py
 # What is installed already; the smaller set if nothing is.
 INSTALLED := $(firstword $(wildcard .venv/.dev .venv/.defect .venv/.fraud) .venv/.fraud)
 NEWEST_DEFECT = $$(ls -d runs/defect/* | tail -n 1)
+# OpenVINO in bfloat16 is the fastest where the processor has it; ONNX Runtime runs anywhere.
+ifeq ($(shell uname -m),x86_64)
+MEDICAL_TARGET := 'target.ids=[x86_64-openvino-cpu-bf16,x86_64-ort-cpu,portable-onnx]'
+else
+MEDICAL_TARGET := target=aarch64
+endif
 NEWEST_MEDICAL = $$(ls -d runs/medical/* | tail -n 1)
 
 .PHONY: help fraud defect medical serve monitor first-bundle signing-key test test-slow lint bench zoo kernels aarch64 system lock clean
@@ -27,7 +33,7 @@ medical: .venv/.medical ## simulated chest CTs: a teacher, a student distilled f
 	.venv/bin/python -m kits.medical.train $(ARGS)
 	.venv/bin/python -m kits.medical.distill teacher="$(NEWEST_MEDICAL)" $(ARGS)
 	@$(MAKE) --no-print-directory signing-key
-	.venv/bin/python -m kits.medical.export run="$(NEWEST_MEDICAL)" target="$$(uname -m)"
+	.venv/bin/python -m kits.medical.export run="$(NEWEST_MEDICAL)" $(MEDICAL_TARGET)
 	@cat "$(NEWEST_MEDICAL)/summary.txt"
 
 defect: .venv/.defect ## render parts, train a detector, evaluate it, pack a signed bundle

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from core.convert.source import Source
+    from edge.target import Tolerance
 
 Split = Literal["train", "validation", "test"]
 
@@ -92,6 +93,8 @@ class Exportable:
     inputs: Sequence[Mapping[str, Any]] = ()
     # Beginnings of the names of weights whose layers stay in float when the model is quantised.
     float_weights: Sequence[str] = ()
+    # By precision, where this model's numbers ask for another than the usual.
+    tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

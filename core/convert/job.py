@@ -126,15 +126,16 @@ class _Job:
             smaller = compress(cfg.compress, model, onnx, self.run / "compress")
             shutil.copyfile(smaller.onnx, onnx)
         source = smaller.source if smaller else model.source
-        entries, artifacts = self._targets(source, onnx, smaller)
+        usual = Options(values={"tolerances": model.tolerances})
+        options = smaller.options if smaller else usual
+        entries, artifacts = self._targets(source, onnx, options)
         self._report(model, entries, trail)
         return self._pack(model, source, onnx, artifacts, smaller, signers)
 
     def _targets(
-        self, source: Source, onnx: Path, smaller: Compressed | None
+        self, source: Source, onnx: Path, options: Options
     ) -> tuple[list[Entry], list[Artifact]]:
         entries, artifacts = [], []
-        options = smaller.options if smaller else Options()
         for id_ in self.cfg.target.ids:
             self.say(id_)
             started = time.perf_counter()

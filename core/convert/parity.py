@@ -178,12 +178,15 @@ def compare(source: Source, runner: Runner, tolerance: Tolerance, *, seed: int =
 
 
 def tolerance_of(options: Options) -> Tolerance:
-    """What a target of the asked precision may deviate: the caller's `tolerance`, or the usual one.
+    """What a target of the asked precision may deviate: the caller's, or the usual one.
+
+    The caller's is `values["tolerance"]`, or that of this precision in `values["tolerances"]`.
 
     Raises:
         ValueError: there is no usual one, as for int8: it depends on what was quantised, and how.
     """
-    given = options.values.get("tolerance")
+    by_precision = options.values.get("tolerances", {})
+    given = options.values.get("tolerance", by_precision.get(options.precision))
     if isinstance(given, Tolerance):
         return given
     if options.precision not in TOLERANCES:

@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from core.convert.source import Arrays, Axis, Sizes, Source
 from core.kit import Exportable, Metric
+from edge.target import Tolerance
 from kits.medical.config import MedicalTrainConfig
 from kits.medical.model import HIGHEST_HU, LOWEST_HU, OUTPUT_NAMES, fold_batch_norm
 from kits.medical.model_config import UNetConfig
@@ -28,6 +29,12 @@ MAX_BATCH = 4
 # Validation crops that the metric scores: it is asked for each layer that may stay in float.
 METRIC_CROPS = 48
 SLICES, ROWS, COLUMNS = "depth", "height", "width"
+# Rounding errors of a sum go with its terms: logits of 7, the usual size, are sums of some tens.
+BFLOAT16 = Tolerance(
+    0.3,
+    5e-2,
+    "logits of about 7 from terms that cancel; 0.3 moves a probability by 0.07 at the most",
+)
 INTENDED_USE = (
     "Research use only; not a medical device. Marks possible lung nodules on chest CT in "
     "Hounsfield units for a reader who verifies each of them. It was trained on the data that its "
@@ -77,6 +84,7 @@ def open_run(run: Path) -> Exportable:
         },
         license="Apache-2.0",
         intended_use=INTENDED_USE,
+        tolerances={"bfloat16": BFLOAT16},
     )
 
 

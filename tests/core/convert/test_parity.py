@@ -149,3 +149,10 @@ def test_precisions_have_their_tolerance_and_others_are_declared():
         tolerance_of(Options("int8"))
     given = Tolerance(0.1, 0.02, "quantised to 8 bits")
     assert tolerance_of(Options("int8", values={"tolerance": given})) == given
+
+
+def test_a_model_may_ask_for_the_tolerance_of_one_precision():
+    given = Tolerance(0.3, 0.05, "large logits")
+    values = {"tolerances": {"bfloat16": given}}
+    assert tolerance_of(Options("bfloat16", values=values)) == given
+    assert tolerance_of(Options("float32", values=values)) == TOLERANCES["float32"]
