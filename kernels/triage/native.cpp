@@ -209,14 +209,15 @@ inline Bytes leaving(Bytes mean, Bytes low, Bytes high) {
 }
 
 inline void count_row(const Frame& frame, const Rings& rings, const Envelope& envelope, int64_t y,
-                      int64_t first, int64_t last, const int32_t* shifts, const Levels& levels,
+                      int64_t first, int64_t last, const int64_t* places, const Levels& levels,
                       Counts* counts) {
   const uint8_t* means = rings.mean(y);
   const uint8_t *up = rings.smooth(y - kReach), *here = rings.smooth(y),
                 *down = rings.smooth(y + kReach);
+  const int64_t down_envelope = (y % kBlocks) * envelope.stride;
   for (int64_t c = first; c < last; ++c) {
     const int64_t x = (c - first) * kBlocks;
-    const int64_t at = place(envelope, y, c, shifts + 2 * c);
+    const int64_t at = places[c - first] + down_envelope;
     __builtin_prefetch(envelope.low + at + kAhead * envelope.stride);
     __builtin_prefetch(envelope.high + at + kAhead * envelope.stride);
     const Bytes mean = load(means + x);
@@ -310,15 +311,19 @@ inline void scan_strip(const Frame& frame, const Envelope& envelope, const Rings
   for (int64_t y = 0; y <= kReach; ++y) take_row(y);
   for (int64_t y = -kReach; y < kReach; ++y) smooth_row(rings, y, bottom, columns);
   Counts counts[kStrip];
+  int64_t places[kStrip];  // of each cell's first row in the envelope
   for (int64_t r = 0; r < frame.rows; ++r) {
     memset(static_cast<void*>(counts), 0, sizeof counts);
+    for (int64_t c = first; c < last; ++c) {
+      const int32_t* shift = shifts + 2 * (r * frame.columns + c);
+      places[c - first] = place(envelope, r * kBlocks, c, shift);
+    }
     for (int64_t y = r * kBlocks; y < (r + 1) * kBlocks; ++y) {
       take_row(y + kReach + 1);
       smooth_row(rings, y + kReach, bottom, columns);
       // Blocks that are not wholly in the frame are not looked at.
       if (2 * y + 1 >= frame.height) break;
-      count_row(frame, rings, envelope, y, first, last, shifts + 2 * r * frame.columns, levels,
-                counts);
+      count_row(frame, rings, envelope, y, first, last, places, levels, counts);
     }
     for (int64_t c = first; c < last; ++c) {
       const int64_t cell = r * frame.columns + c;
