@@ -86,9 +86,11 @@ def speed(*, quick: bool) -> Found:
     jobs: dict[str, Callable[[int], object]] = {
         "triage, whole": lambda at: triages[at].look(frames[at]),
         "  registration": lambda at: triages[at]._registration.locate(frames[at]),
-        "    of that native": lambda at: (
-            match(frames[at], parts[at][0]._reference, parts[at][1], 0 * parts[at][1], FOLLOW_PX),
-            match(frames[at], parts[at][0]._reference, parts[at][2], 0 * parts[at][2], REST_PX),
+        "    its anchors (match)": lambda at: match(
+            frames[at], parts[at][0]._reference, parts[at][1], 0 * parts[at][1], FOLLOW_PX
+        ),
+        "    its patches, where the part is not rigid": lambda at: match(
+            frames[at], parts[at][0]._reference, parts[at][2], 0 * parts[at][2], REST_PX
         ),
         "  three channels (scan)": lambda at: scan(
             frames[at], own_low[at], own_high[at], looked[at].placement.shifts,

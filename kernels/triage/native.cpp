@@ -1,7 +1,8 @@
 // The triage of a frame in one pass. reference.py is the definition: integers alone, so equal bits.
 //
-// Rows of block means flow through a few rings of rows: means, then the smoothed lines of four
-// directions, then the counts of each cell. The rings stay in the near caches; the frame is read once.
+// Rows of block means flow through a few rings of rows: means, means smoothed along the row, and
+// those smoothed across rows; then the counts of each cell. The rings stay in the nearest cache; the
+// frame is read once.
 #include <stdint.h>
 #include <string.h>
 
@@ -11,7 +12,7 @@ constexpr int64_t kCell = 64, kBlocks = 32, kPad = 16, kReach = 2, kDirections =
 constexpr int64_t kStrip = 64;    // columns of cells; 4096 pixels
 constexpr int64_t kAhead = 2;     // rows of blocks to fetch ahead
 constexpr int64_t kEdge = kCell;  // bytes beside a row of a ring, on both sides
-constexpr int64_t kMeanRows = 4, kLineRows = 2 * kReach + 1;  // of a ring, all needed at once
+constexpr int64_t kMeanRows = kReach + 2, kSmoothRows = 2 * kReach + 1;  // all needed at once
 
 // 32 blocks: one row of a cell. Vector types of the compiler serve every instruction set.
 typedef uint8_t Bytes __attribute__((vector_size(32)));
@@ -120,7 +121,7 @@ inline void mean_row(const Frame& frame, int64_t first, int64_t last, int64_t y,
   if (end == last) memset(out + right, out[right - 1], kBlocks);
 }
 
-constexpr int64_t kRingRows = kMeanRows + kDirections * kLineRows;
+constexpr int64_t kRingRows = 2 * kMeanRows + kSmoothRows;
 // No power of two: rows that lie so apart push each other out of the cache.
 constexpr int64_t kRowBytes = kStrip * kBlocks + 3 * kEdge;
 
@@ -131,9 +132,10 @@ struct Rings {
   uint8_t* mean(int64_t y) const {
     return memory + ((y + kMeanRows) % kMeanRows) * kRowBytes + kEdge;
   }
-  uint8_t* line(int64_t direction, int64_t y) const {
-    const int64_t row = (y + 2 * kLineRows) % kLineRows;
-    return memory + (kMeanRows + direction * kLineRows + row) * kRowBytes + kEdge;
+  uint8_t* along(int64_t y) const { return mean(y) + kMeanRows * kRowBytes; }
+  uint8_t* smooth(int64_t y) const {
+    const int64_t row = 2 * kMeanRows + (y + kSmoothRows) % kSmoothRows;
+    return memory + row * kRowBytes + kEdge;
   }
 };
 
@@ -143,31 +145,34 @@ struct Counts {
   Sums excess;  // modulo 2^64
 };
 
-inline Bytes smooth(Bytes one, Bytes here, Bytes other) {
+inline Bytes smoothed(Bytes one, Bytes here, Bytes other) {
   return middle(middle(one, other), here);
 }
 
-// The lines of one row of a strip, with two blocks more on both sides. Their ends reach one block
-// further, and what lies beyond the means of `mean_row` is never read from them.
-inline void line_row(const Rings& rings, int64_t y, int64_t bottom, int64_t columns) {
-  const uint8_t* before = rings.mean(most(least(y - 1, bottom), 0));
-  const uint8_t* here = rings.mean(most(least(y, bottom), 0));
-  const uint8_t* after = rings.mean(most(least(y + 1, bottom), 0));
-  uint8_t* out[kDirections];
-  for (int64_t d = 0; d < kDirections; ++d) out[d] = rings.line(d, y);
+// Smooth a row of means along itself, with a cell more on both sides. Its very ends read what
+// `mean_row` never wrote; nothing reads them.
+inline void along_row(const Rings& rings, int64_t y, int64_t columns) {
+  const uint8_t* means = rings.mean(y);
+  uint8_t* out = rings.along(y);
   for (int64_t x = -kBlocks; x < (columns + 1) * kBlocks; x += kBlocks) {
-    const Bytes centre = load(here + x);
-    store(out[0] + x, smooth(load(here + x - 1), centre, load(here + x + 1)));
-    store(out[1] + x, smooth(load(before + x), centre, load(after + x)));
-    store(out[2] + x, smooth(load(before + x - 1), centre, load(after + x + 1)));
-    store(out[3] + x, smooth(load(before + x + 1), centre, load(after + x - 1)));
+    store(out + x, smoothed(load(means + x - 1), load(means + x), load(means + x + 1)));
+  }
+}
+
+// Smooth across rows; beyond the frame's last row of blocks, and before its first, it is repeated.
+inline void smooth_row(const Rings& rings, int64_t y, int64_t bottom, int64_t columns) {
+  const uint8_t* before = rings.along(most(least(y - 1, bottom), 0));
+  const uint8_t* here = rings.along(most(least(y, bottom), 0));
+  const uint8_t* after = rings.along(most(least(y + 1, bottom), 0));
+  uint8_t* out = rings.smooth(y);
+  for (int64_t x = -kBlocks; x < (columns + 1) * kBlocks; x += kBlocks) {
+    store(out + x, smoothed(load(before + x), load(here + x), load(after + x)));
   }
 }
 
 // By how much a block stands out from both its sides.
-inline Bytes stands_out(const uint8_t* one, const uint8_t* here, const uint8_t* other) {
-  const Bytes a = load(one), b = load(here), c = load(other);
-  return larger(above(b, larger(a, c)), above(smaller(a, c), b));
+inline Bytes stands_out(Bytes one, Bytes here, Bytes other) {
+  return larger(above(here, larger(one, other)), above(smaller(one, other), here));
 }
 
 struct Envelope {
@@ -204,17 +209,15 @@ inline Bytes leaving(Bytes mean, Bytes low, Bytes high) {
 }
 
 inline void count_row(const Frame& frame, const Rings& rings, const Envelope& envelope, int64_t y,
-                      int64_t first, int64_t last, const int32_t* shifts, const Levels& levels, Counts* counts) {
+                      int64_t first, int64_t last, const int64_t* places, const Levels& levels,
+                      Counts* counts) {
   const uint8_t* means = rings.mean(y);
-  const uint8_t *up[kDirections], *here[kDirections], *down[kDirections];
-  for (int64_t d = 0; d < kDirections; ++d) {
-    up[d] = rings.line(d, y - kReach);
-    here[d] = rings.line(d, y);
-    down[d] = rings.line(d, y + kReach);
-  }
+  const uint8_t *up = rings.smooth(y - kReach), *here = rings.smooth(y),
+                *down = rings.smooth(y + kReach);
+  const int64_t down_envelope = (y % kBlocks) * envelope.stride;
   for (int64_t c = first; c < last; ++c) {
     const int64_t x = (c - first) * kBlocks;
-    const int64_t at = place(envelope, y, c, shifts + 2 * c);
+    const int64_t at = places[c - first] + down_envelope;
     __builtin_prefetch(envelope.low + at + kAhead * envelope.stride);
     __builtin_prefetch(envelope.high + at + kAhead * envelope.stride);
     const Bytes mean = load(means + x);
@@ -227,10 +230,12 @@ inline void count_row(const Frame& frame, const Rings& rings, const Envelope& en
     cell.peak = larger(cell.peak, leaves);
     cell.seen -= seen;
     cell.excess += sums(mean & seen) - sums(middle(low, high) & seen);
-    const Bytes horizontal = stands_out(up[0] + x, here[0] + x, down[0] + x);
-    const Bytes vertical = stands_out(here[1] + x - kReach, here[1] + x, here[1] + x + kReach);
-    const Bytes falling = stands_out(up[2] + x + kReach, here[2] + x, down[2] + x - kReach);
-    const Bytes rising = stands_out(up[3] + x - kReach, here[3] + x, down[3] + x + kReach);
+    const auto at_side = [x](const uint8_t* row, int64_t by) { return load(row + x + by * kReach); };
+    const Bytes centre = at_side(here, 0);
+    const Bytes horizontal = stands_out(at_side(up, 0), centre, at_side(down, 0));
+    const Bytes vertical = stands_out(at_side(here, -1), centre, at_side(here, 1));
+    const Bytes falling = stands_out(at_side(up, 1), centre, at_side(down, -1));
+    const Bytes rising = stands_out(at_side(up, -1), centre, at_side(down, 1));
     const Bytes stands = larger(
         larger(above(horizontal, levels.ridge[0]), above(vertical, levels.ridge[1])),
         larger(above(falling, levels.ridge[2]), above(rising, levels.ridge[3])));
@@ -298,21 +303,27 @@ inline void scan_strip(const Frame& frame, const Envelope& envelope, const Rings
                        int64_t first, int64_t last, const int32_t* shifts, const Levels& levels,
                        const Output& out) {
   const int64_t bottom = frame.rows * kBlocks - 1, columns = last - first;
-  for (int64_t y = 0; y < kReach; ++y) mean_row(frame, first, last, y, rings.mean(y));
-  for (int64_t y = -kReach; y < kReach; ++y) {
-    if (y + 1 >= kReach) mean_row(frame, first, last, y + 1, rings.mean(y + 1));
-    line_row(rings, y, bottom, columns);
-  }
+  const auto take_row = [&](int64_t y) {
+    if (y > bottom) return;
+    mean_row(frame, first, last, y, rings.mean(y));
+    along_row(rings, y, columns);
+  };
+  for (int64_t y = 0; y <= kReach; ++y) take_row(y);
+  for (int64_t y = -kReach; y < kReach; ++y) smooth_row(rings, y, bottom, columns);
   Counts counts[kStrip];
+  int64_t places[kStrip];  // of each cell's first row in the envelope
   for (int64_t r = 0; r < frame.rows; ++r) {
     memset(static_cast<void*>(counts), 0, sizeof counts);
+    for (int64_t c = first; c < last; ++c) {
+      const int32_t* shift = shifts + 2 * (r * frame.columns + c);
+      places[c - first] = place(envelope, r * kBlocks, c, shift);
+    }
     for (int64_t y = r * kBlocks; y < (r + 1) * kBlocks; ++y) {
-      const int64_t next = y + kReach + 1;
-      if (next <= bottom) mean_row(frame, first, last, next, rings.mean(next));
-      line_row(rings, y + kReach, bottom, columns);
+      take_row(y + kReach + 1);
+      smooth_row(rings, y + kReach, bottom, columns);
       // Blocks that are not wholly in the frame are not looked at.
       if (2 * y + 1 >= frame.height) break;
-      count_row(frame, rings, envelope, y, first, last, shifts + 2 * r * frame.columns, levels, counts);
+      count_row(frame, rings, envelope, y, first, last, places, levels, counts);
     }
     for (int64_t c = first; c < last; ++c) {
       const int64_t cell = r * frame.columns + c;
@@ -348,7 +359,7 @@ extern "C" void deepkits_triage_scan(const uint8_t* pixels, int64_t stride, int6
   limits.strong = splat(levels[1]);
   for (int64_t d = 0; d < kDirections; ++d) limits.ridge[d] = splat(contrasts[d]);
   alignas(64) uint8_t memory[kRingRows * kRowBytes];
-  // The outermost bytes of the means only reach lines that nothing reads; they need some value.
+  // The outermost bytes of the means only reach what nothing reads; they need some value.
   memset(memory, 0, sizeof memory);
   for (int64_t first = 0; first < columns; first += kStrip) {
     scan_strip(frame, envelope, Rings{memory}, first, least(first + kStrip, columns), shifts,

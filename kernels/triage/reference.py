@@ -143,9 +143,9 @@ def scan_reference(
     A block of the frame that starts at (y, x), with even y and x, is compared with the envelope at
     (y - dy, x - dx), where (dy, dx) is its cell's shift. Where that is 0..255, and where a block is
     not wholly in the frame, nothing is looked at.
-    A block is on a ridge if the mean of it and its neighbours along the ridge is above, or below,
-    both means at two blocks to the sides by more than its direction's contrast. An odd `low` says
-    that good parts have ridges there, which are not counted.
+    A block is on a ridge if its mean, smoothed over 3x3 blocks, is above, or below, both those two
+    blocks to the sides by more than the direction's contrast. An odd `low` says that good parts
+    have ridges there, which are not counted.
 
     Args:
         frame: (H, W) uint8; rows in one piece.
@@ -277,15 +277,17 @@ def _shifted(planes: np.ndarray, shifts: np.ndarray) -> np.ndarray:
 def _ridge(means: np.ndarray, along: tuple[int, int], step: int) -> np.ndarray:
     """By how much each block stands out; `step` is from a block's place to its neighbour's."""
     across = _REACH * step
-    wide = np.pad(means, step + across, mode="edge")
+    wide = np.pad(means, 2 * step + across, mode="edge")
 
     def at(image: np.ndarray, y: int, x: int, edge: int) -> np.ndarray:
         height, width = image.shape
         return image[edge + y : height - edge + y, edge + x : width - edge + x]
 
-    v, h = (step * by for by in along)
-    ends = (at(wide, -v, -h, step) + at(wide, v, h, step) + 1) >> 1
-    line = (ends + at(wide, 0, 0, step) + 1) >> 1
+    def smoothed(image: np.ndarray, y: int, x: int) -> np.ndarray:
+        ends = (at(image, -y, -x, step) + at(image, y, x, step) + 1) >> 1
+        return (ends + at(image, 0, 0, step) + 1) >> 1
+
+    line = smoothed(smoothed(wide, 0, step), step, 0)
     y, x = across * along[1], -across * along[0]
     one, other = at(line, y, x, across), at(line, -y, -x, across)
     here = at(line, 0, 0, across)

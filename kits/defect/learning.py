@@ -29,7 +29,7 @@ MOST_OUTSIDE_BLOCKS = 4
 # Channels that share what may be flagged: far outside, slightly outside, ridges, stains.
 CHANNELS = 4
 # Of the cells of good parts, how many may be searched for marks between the blocks.
-SEARCHED_SHARE = 0.05
+SEARCHED_SHARE = 0.02
 # A part is no part of this product if it fits this much worse than the worst good one.
 MISMATCH_TIMES, MISMATCH_LEVELS = 2.0, 3.0
 LEAST_STAIN_LEVELS = 0.5

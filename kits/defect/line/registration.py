@@ -1,9 +1,10 @@
 """Where a part lies in a frame: to a fraction of a pixel as a whole, to a pixel for each cell.
 
 A few anchors, far apart, follow the part from frame to frame: each is looked for near where the
-last frame had it, and a plane through what they say tells shift, turn and stretch. From there the
-best patch of each group of cells looks for its own rest, together with its neighbours: a warped
-part, a camera that trembles line by line. Numpy and the native kernel.
+last frame had it, and a plane through what they say tells shift, turn and stretch. Where they do
+not agree on one (a warped part, a camera that trembles line by line), and where a part is looked
+for anew, the best patch of each group of cells looks for its own rest, together with its
+neighbours. Numpy and the native kernel.
 
 Dimensions: H, W pixels; R, C cells; G, K rows and columns of groups; P patches. Shifts are (y, x):
 by how much the part lies further down and right than in the template.
@@ -81,6 +82,15 @@ def _choose_anchors(strength: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Plane:
+    """What the anchors agree on."""
+
+    place: np.ndarray  # (3, 2): shift at the middle; its growth downwards, and to the right
+    mismatch: float  # see Placement
+    is_exact: bool  # every anchor is where the plane has it
+
+
+@dataclass(frozen=True)
 class Placement:
     """Where a part lies."""
 
@@ -109,7 +119,9 @@ class Registration:
         self._anchors = patches.anchors
         self._design = _design(self._patches, self._grid)
         self._anchor_design = _design(self._anchors, self._grid)
-        self._place = np.zeros((3, 2))  # shift at the middle; its growth downwards, to the right
+        cells = np.argwhere(np.ones(self._grid, bool))
+        self._cell_design = _design(cells, self._grid)
+        self._place = np.zeros((3, 2))  # of the last part
         self._usual: float | None = None  # mismatch of the last parts
 
     def locate(self, frame: np.ndarray) -> Placement:
@@ -119,20 +131,24 @@ class Registration:
             frame: (H, W) uint8 of the template's size.
         """
         found = None if self._usual is None else self._follow(frame, FOLLOW_PX)
-        if found is None or found[1] > WORSE_TIMES * self._usual + WORSE_LEVELS:
-            self._place = np.zeros((3, 2))
+        if found is None or found.mismatch > WORSE_TIMES * self._usual + WORSE_LEVELS:
+            self._place, self._usual = np.zeros((3, 2)), None
             found = self._follow(frame, SEARCH_PX)
-        place, mismatch = found
+        place, mismatch = found.place, found.mismatch
+        is_known = self._usual is not None
         if self._mismatch_levels is not None and mismatch <= self._mismatch_levels:
             self._place = place
             self._usual = mismatch if self._usual is None else (3 * self._usual + mismatch) / 4
         else:
             self._place, self._usual = np.zeros((3, 2)), None
-        shifts = self._rest(frame, place)
+        shifts = self._of_plane(place) if is_known and found.is_exact else self._rest(frame, place)
         return Placement(shifts, (float(place[0, 0]), float(place[0, 1])), mismatch)
 
-    def _follow(self, frame: np.ndarray, radius: int) -> tuple[np.ndarray, float]:
-        """The plane of shifts that the anchors agree on, and their mismatch."""
+    def _of_plane(self, place: np.ndarray) -> np.ndarray:
+        shifts = _whole(self._cell_design @ place).reshape(*self._grid, 2)
+        return np.clip(shifts, -MAX_SHIFT, MAX_SHIFT)
+
+    def _follow(self, frame: np.ndarray, radius: int) -> Plane:
         base = _whole(self._anchor_design @ self._place)
         if radius > FOLLOW_PX:
             sums = match(frame, self._reference, self._anchors, base, radius)
@@ -144,7 +160,7 @@ class Registration:
         start = CELL * self._anchors + base
         is_seen = ((start >= 0) & (start + CELL <= frame.shape)).all(1)
         if not is_seen.any():
-            return self._place, 255.0
+            return Plane(self._place, 255.0, is_exact=False)
         shifts = base + best + fraction
         least = sums[np.arange(len(sums)), best[:, 0] + FOLLOW_PX, best[:, 1] + FOLLOW_PX]
         mismatch = float(_middle(least[is_seen])) / BLOCKS_A_CELL
@@ -152,12 +168,14 @@ class Registration:
         place = np.zeros((3, 2))
         place[0] = middle
         is_near = is_seen & (np.abs(shifts - middle).max(1) <= AGREE_PX)
+        is_exact = False
         for limit in (AGREE_PX, FIT_PX):
             if is_near.sum() < 6:
                 break
             place = _fit(self._anchor_design[is_near], shifts[is_near])
             is_near = is_seen & (np.abs(self._anchor_design @ place - shifts).max(1) <= limit)
-        return place, mismatch
+            is_exact = bool(is_near.sum() >= is_seen.sum() - 1)
+        return Plane(place, mismatch, is_exact)
 
     def _common(self, sums: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
         """Where all anchors together fit best, and its fraction."""
