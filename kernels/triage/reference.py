@@ -285,7 +285,7 @@ def _ridge(means: np.ndarray, along: tuple[int, int], step: int) -> np.ndarray:
 
     def smoothed(image: np.ndarray, y: int, x: int) -> np.ndarray:
         ends = (at(image, -y, -x, step) + at(image, y, x, step) + 1) >> 1
-        return (ends + at(image, 0, 0, step) + 1) >> 1
+        return np.asarray((ends + at(image, 0, 0, step) + 1) >> 1)
 
     line = smoothed(smoothed(wide, 0, step), step, 0)
     y, x = across * along[1], -across * along[0]

@@ -67,6 +67,7 @@ def reasons(line, state="UNINSPECTED"):
         return [reason for (reason,) in rows]
 
 
+@pytest.mark.slow  # shares of a load in real time: a busy machine changes them
 @in_loop
 async def test_killed_processes_are_replaced_and_no_part_is_without_a_verdict(tmp_path):
     async with running(tmp_path / "a", frames(8, bad=[3]), recipe={"deadline_ms": 400.0}) as line:
@@ -97,6 +98,7 @@ async def test_killed_processes_are_replaced_and_no_part_is_without_a_verdict(tm
     assert not line.alarms.active
 
 
+@pytest.mark.slow  # shares of a load in real time: a busy machine changes them
 @in_loop
 async def test_a_camera_that_stalls_and_comes_back_costs_its_own_parts_alone(tmp_path):
     async with running(
@@ -176,6 +178,7 @@ async def test_changed_and_wrong_sized_frames_are_uninspected(tmp_path):
     assert "a frame of 255 x 384 uint8 came, the recipe is for 256 x 384" in verdicts[2][1].reason
 
 
+@pytest.mark.slow  # shares of a load in real time: a busy machine changes them
 @in_loop
 async def test_overload_is_told_and_what_is_told_in_time_is_right(tmp_path):
     # Some 20 ms a tile, one worker: 50 parts a second at most.
@@ -201,6 +204,7 @@ async def test_overload_is_told_and_what_is_told_in_time_is_right(tmp_path):
     assert min(by_camera.values()) > 0.6 * max(by_camera.values())
 
 
+@pytest.mark.slow  # shares of a load in real time: a busy machine changes them
 @in_loop
 async def test_the_detector_is_replaced_under_load_without_a_part_missed(tmp_path):
     other = save_onnx(tmp_path / "other.onnx", level=31.0)
