@@ -31,9 +31,9 @@ class SamplingConfig:
     samples_per_epoch: int = 800
     # Shares of samples at nodules at the fine scale, elsewhere at the fine scale, and at nodules at
     # the coarse scale; the rest lies elsewhere at the coarse scale. Patches have fine nodules only.
-    fine_nodules: float = 0.4
-    fine_lungs: float = 0.1
-    coarse_nodules: float = 0.3
+    fine_nodules: float = 0.45
+    fine_lungs: float = 0.15
+    coarse_nodules: float = 0.25
     # Places beside nodules that are cut from each scan at each scale; half of them at vessels.
     lung_crops: int = 6
     # share: a voxel's target is the share of readers who marked it. others: the mean over readers
