@@ -186,7 +186,7 @@ def groups_of(answers: Answers) -> dict[str, set[str]]:
 
 def _nodule(scan: ScanResult, name: str) -> str:
     # As `looking` names a nodule's outlines.
-    return f"{scan.name}/{name}" if name != scan.name else name
+    return name if name.startswith(scan.name) else f"{scan.name}/{name}"
 
 
 def _rate_at(curve: Curve, threshold: float) -> float:

@@ -110,3 +110,12 @@ def test_patches_have_no_hits_and_others_are_refused():
         retention_metrics(teacher, patches)
     with pytest.raises(ValueError, match="did not outline the same nodules"):
         retention_metrics(teacher, Answers(teacher.scans, teacher.outlines[:1], {}))
+
+
+def test_a_nodule_named_after_its_scan_is_found_in_its_texture():
+    # As phantoms call theirs: the outline's name has no scan before it.
+    target = Target("one-1", (0.0, 0.0, 0.0), 6.0, is_included=True)
+    found = ScanResult("one", "one", (target,), np.zeros((1, 3)), np.array([0.9]))
+    shape = Outline("one-1", "one", 6.0, "non_solid", 0.8, human=0.5)
+    seen = Answers((found,), (shape,), {"one-1": "non_solid"})
+    assert retention_metrics(seen, seen)["hits_kept_at_1_fp.non_solid.of"] == 1
