@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import multiprocessing
 import os
 import sys
@@ -72,7 +73,8 @@ def send(settings: dict[str, Any], port: Any, start: Any, sent: Any) -> None:
                     self._send(jpeg(number))
                 except OSError:
                     return
-                sent[stream] = number
+                # A client may look first and come again.
+                sent[stream] = max(sent[stream], number)
 
         def _send(self, data: bytes) -> None:
             head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
@@ -93,6 +95,8 @@ def consume(settings: dict[str, Any], port: int, start: Any) -> tuple[list[set[i
     from ultralytics import YOLO
     from ultralytics.data.loaders import LoadStreams
 
+    # It says "Waiting for stream" for each look.
+    logging.getLogger("ultralytics").setLevel(logging.ERROR)
     model = YOLO("yolo11n.yaml", verbose=False) if settings["with_model"] else None
     if model is not None:
         model.predict(np.zeros((640, 640, 3), np.uint8), imgsz=640, verbose=False)

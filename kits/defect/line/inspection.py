@@ -33,6 +33,9 @@ from kits.defect.planes import planes_of
 LOG = logging.getLogger(__name__)
 # Of the deadline, what is kept for rules, ledger and telling.
 DECIDE_SHARE = 0.06
+# By when the triage must have begun with a frame: one that waited longer would only be late in the
+# detector, and hold up those behind it.
+LOOK_SHARE = 0.6
 # Around a defect in its picture, and the picture's least side.
 PICTURE_MARGIN_PX, PICTURE_PX = 32, 128
 # Of a frame, from which share of flagged cells on all is looked at.
@@ -102,10 +105,9 @@ class Part:
         """Note the time."""
         self.times_ms[stage] = 1e3 * (time.monotonic() - self.start_s)
 
-    @property
-    def latest_ns(self) -> int:
-        """The deadline as other processes take it."""
-        return int(1e9 * self.deadline_s)
+    def latest_ns(self, share: float = 1.0) -> int:
+        """When so much of the time until the deadline is over, as other processes take it."""
+        return int(1e9 * (self.start_s + share * (self.deadline_s - self.start_s)))
 
 
 @dataclass(eq=False)
@@ -175,7 +177,7 @@ class Inspection:
             camera.num_awaited -= 1
             camera.slots.release(slot)
 
-        ask = np.array([part.trigger, part.at, slot, part.latest_ns])
+        ask = np.array([part.trigger, part.at, slot, part.latest_ns()])
         try:
             told = await camera.child.ask(ask, answered)
         except (ValueError, Gone) as error:
@@ -193,7 +195,7 @@ class Inspection:
         slot = part.slot
         assert slot is not None
         camera.slots.hold(slot)
-        ask = np.array([camera.number, slot, part.trigger, part.latest_ns])
+        ask = np.array([camera.number, slot, part.trigger, part.latest_ns(LOOK_SHARE)])
         try:
             told = await camera.triage.ask(ask, lambda _: camera.slots.release(slot))
         except (ValueError, Gone) as error:

@@ -45,7 +45,7 @@ class TriageWorker:
         camera, slot, trigger, latest_ns = request["ask"].tolist()
         start_ns = time.monotonic_ns()
         if start_ns > latest_ns:
-            raise ValueError("the deadline passed before the triage came to it")
+            raise ValueError("overload: the triage came to it too late")
         frame = self._rings[camera].read(slot, trigger)
         cells = self._triages[camera].look(frame)
         flagged = cells.flagged
