@@ -33,7 +33,7 @@ class Settings:
     # the whole scan at once would.
     halo: int = 32
     # Voxels of one tile with its halo, at most: decides over memory.
-    max_tile_voxels: int = 8_000_000
+    max_tile_voxels: int = 8_500_000
     # A mask in a crop may be this wide before a larger crop is looked at.
     crop_mm: float = 20.0
     # Voxels of a mask that the crop is wider on each side.
