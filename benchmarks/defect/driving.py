@@ -20,6 +20,7 @@ import uvloop
 from kits.defect.line.detect import DetectorConfig
 from kits.defect.line.ledger import count_states, verify
 from kits.defect.line.station import LEDGER, CameraConfig, Station, StationConfig
+from kits.defect.line.tally import shorten
 from kits.defect.line.verdict import Verdict
 
 NUM_WINDOWS = 3  # a run is cut into these, so that its spread is seen
@@ -175,6 +176,9 @@ def summarise(plan: Drive, driven: Driven) -> dict[str, Any]:
         "unaccounted": driven.num_triggers - sum(driven.ledger.values())
         + driven.ledger.get("PENDING", 0),
         "states": dict(states),
+        "reasons": dict(
+            Counter(shorten(v.reason) for v in driven.verdicts if v.state == "UNINSPECTED")
+        ),
         "inspected_fps": round(
             (states["OK"] + states["NG"]) / driven.seconds / plan.num_cameras, 3
         ),

@@ -79,7 +79,7 @@ class Tally:
             self.bad.append(verdict)
         elif verdict.state == "UNINSPECTED":
             self.uninspected.append(verdict)
-            self.reasons[_short(verdict.reason)] += 1
+            self.reasons[shorten(verdict.reason)] += 1
 
     def wants_background(self, camera: Camera) -> bool:
         """Whether a frame of a camera would be shown."""
@@ -105,7 +105,7 @@ class Tally:
             before = ms
 
 
-def _short(reason: str) -> str:
+def shorten(reason: str) -> str:
     """A reason without what is different in each part."""
     words = (word for word in reason.split() if not any(char.isdigit() for char in word))
     return " ".join(words)[:100]
