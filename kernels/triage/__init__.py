@@ -9,6 +9,7 @@ from kernels.triage.native import match, scan
 from kernels.triage.reference import (
     CELL,
     DIRECTIONS,
+    GAIN_ONE,
     MAX_SHIFT,
     Counts,
     block_means,
@@ -20,6 +21,7 @@ from kernels.triage.reference import (
 __all__ = [
     "CELL",
     "DIRECTIONS",
+    "GAIN_ONE",
     "MAX_SHIFT",
     "Counts",
     "block_means",

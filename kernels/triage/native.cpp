@@ -74,14 +74,18 @@ inline int64_t total(Sums parts) {
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
-// Means of 32 blocks from two rows of 64 pixels.
-inline void mean_cell(const uint8_t* upper, const uint8_t* lower, uint8_t* out) {
+// Means of 32 blocks from two rows of 64 pixels, times the gain: ((sum + 2) * gain) >> 16, at most
+// 255; a gain of one leaves the mean, rounded.
+inline Bytes mean_cell(const uint8_t* upper, const uint8_t* lower, uint16_t gain) {
   const Words left = pairs(load(upper)) + pairs(load(lower)) + 2;
   const Words right = pairs(load(upper + 32)) + pairs(load(lower + 32)) + 2;
   const Wide both = __builtin_shufflevector(left, right, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,
                                             13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26,
                                             27, 28, 29, 30, 31);
-  store(out, __builtin_convertvector(both >> 2, Bytes));
+  typedef uint32_t Doubles __attribute__((vector_size(128)));
+  const Wide means = __builtin_convertvector(
+      (__builtin_convertvector(both, Doubles) * static_cast<uint32_t>(gain)) >> 16, Wide);
+  return __builtin_convertvector(__builtin_elementwise_min(means, Wide{} + 255), Bytes);
 }
 
 // A row of pixels' last cell, the edge repeated.
@@ -94,6 +98,7 @@ inline void tail(const uint8_t* row, int64_t width, int64_t from, uint8_t* out) 
 struct Frame {
   const uint8_t* pixels;
   int64_t stride, height, width, rows, columns;  // the last two of cells
+  uint16_t gain;
 };
 
 // Means of one row of blocks of the cells first to last, and of one more on both sides: at the
@@ -108,13 +113,13 @@ inline void mean_row(const Frame& frame, int64_t first, int64_t last, int64_t y,
   for (int64_t c = start; c < least(end, whole); ++c) {
     __builtin_prefetch(upper + ahead + c * kCell);
     __builtin_prefetch(lower + ahead + c * kCell);
-    mean_cell(upper + c * kCell, lower + c * kCell, out + c * kBlocks);
+    store(out + c * kBlocks, mean_cell(upper + c * kCell, lower + c * kCell, frame.gain));
   }
   if (whole < end) {
     uint8_t one[kCell], other[kCell];
     tail(upper, frame.width, whole * kCell, one);
     tail(lower, frame.width, whole * kCell, other);
-    mean_cell(one, other, out + whole * kBlocks);
+    store(out + whole * kBlocks, mean_cell(one, other, frame.gain));
   }
   const int64_t left = start * kBlocks, right = end * kBlocks;
   if (start == first) memset(out + left - kBlocks, out[left], kBlocks);
@@ -256,7 +261,7 @@ inline const uint8_t* with_next(const uint8_t* row, int64_t width, int64_t x, ui
 // Blocks of a cell that leave the envelope, wherever they start.
 inline int64_t count_everywhere(const Frame& frame, const Envelope& envelope, int64_t r, int64_t c,
                                 const int32_t* shift, Bytes levels) {
-  uint8_t one[kCell + 1], other[kCell + 1], means[kBlocks];
+  uint8_t one[kCell + 1], other[kCell + 1];
   int64_t found = 0;
   for (int64_t py = 0; py < 2; ++py) {
     Bytes counts[2] = {Bytes{}, Bytes{}};
@@ -270,10 +275,9 @@ inline int64_t count_everywhere(const Frame& frame, const Envelope& envelope, in
         const int32_t moved[2] = {static_cast<int32_t>(shift[0] - py),
                                   static_cast<int32_t>(shift[1] - px)};
         const int64_t at = place(envelope, y, c, moved);
-        mean_cell(upper + px, lower + px, means);
         Bytes low = load(envelope.low + at), high = load(envelope.high + at);
         if (c + 1 == frame.columns) open_beyond(frame, px, &low, &high);
-        const Bytes leaves = leaving(load(means), low, high);
+        const Bytes leaves = leaving(mean_cell(upper + px, lower + px, frame.gain), low, high);
         counts[px] -= reinterpret_cast<Bytes>(leaves > levels);
       }
     }
@@ -340,16 +344,18 @@ inline void scan_strip(const Frame& frame, const Envelope& envelope, const Rings
 }  // namespace triage
 
 // frame: (H, W) uint8; low, high: (4, 32 R + 32, 32 C + 32) uint8; shifts: (R, C, 2) int32;
-// levels: slight and strong; contrasts: one for each direction; the outputs (R, C).
+// gain: see mean_cell; levels: slight and strong; contrasts: one for each direction; the outputs (R, C).
 extern "C" void deepkits_triage_scan(const uint8_t* pixels, int64_t stride, int64_t height,
                                      int64_t width, const uint8_t* low, const uint8_t* high,
-                                     const int32_t* shifts, const uint8_t* levels,
+                                     const int32_t* shifts, int64_t gain,
+                                     const uint8_t* levels,
                                      const uint8_t* contrasts, uint16_t* outside, uint16_t* slight,
                                      uint8_t* peak, uint16_t* ridge, int32_t* excess,
                                      uint16_t* seen) {
   using namespace triage;
   const int64_t rows = (height + kCell - 1) / kCell, columns = (width + kCell - 1) / kCell;
-  const Frame frame = {pixels, stride, height, width, rows, columns};
+  const Frame frame = {pixels, stride, height, width, rows, columns,
+                       static_cast<uint16_t>(gain)};
   const int64_t envelope_stride = columns * kBlocks + 2 * kPad;
   const Envelope envelope = {low, high, envelope_stride,
                              envelope_stride * (rows * kBlocks + 2 * kPad)};
@@ -388,17 +394,18 @@ inline void fetch(const Frame& frame, const Envelope& planes, int64_t row, int64
 
 }  // namespace triage
 
-// patches, base: (P, 2) int32; found: (P, 2 radius + 1, 2 radius + 1) uint32.
+// patches, base: (P, 2) int32; found: (P, 2 radius + 1, 2 radius + 1) uint32; brightness:
+// (P,) uint32.
 extern "C" void deepkits_triage_match(const uint8_t* frame, int64_t stride, int64_t height,
                                       int64_t width, const uint8_t* reference, int64_t count,
                                       const int32_t* patches, const int32_t* base, int64_t radius,
-                                      uint32_t* found) {
+                                      int64_t gain, uint32_t* found, uint32_t* brightness) {
   using namespace triage;
   const int64_t rows = (height + kCell - 1) / kCell, columns = (width + kCell - 1) / kCell;
   const int64_t reference_stride = columns * kBlocks + 2 * kPad;
   const int64_t plane = reference_stride * (rows * kBlocks + 2 * kPad);
   const Envelope planes = {reference, reference, reference_stride, plane};
-  const Frame seen = {frame, stride, height, width, rows, columns};
+  const Frame seen = {frame, stride, height, width, rows, columns, static_cast<uint16_t>(gain)};
   const int64_t size = 2 * radius + 1;
   uint8_t means[kBlocks * kBlocks];
   for (int64_t k = 0; k < count; ++k, found += size * size) {
@@ -409,12 +416,17 @@ extern "C" void deepkits_triage_match(const uint8_t* frame, int64_t stride, int6
     }
     if (y < 0 || x < 0 || y + kCell > height || x + kCell > width) {
       memset(found, 0, size * size * sizeof *found);
+      brightness[k] = 0;
       continue;
     }
+    Sums all = Sums{};
     for (int64_t r = 0; r < kBlocks; ++r) {
       const uint8_t* upper = frame + (y + 2 * r) * stride + x;
-      mean_cell(upper, upper + stride, means + r * kBlocks);
+      const Bytes row_means = mean_cell(upper, upper + stride, seen.gain);
+      store(means + r * kBlocks, row_means);
+      all += sums(row_means);
     }
+    brightness[k] = static_cast<uint32_t>(total(all));
     for (int64_t i = 0; i < size; ++i) {
       for (int64_t j = 0; j < size; ++j) {
         const int32_t shift[2] = {static_cast<int32_t>(i - radius),

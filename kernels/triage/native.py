@@ -9,10 +9,12 @@ import numpy as np
 
 from kernels.native import load
 from kernels.triage.reference import (
+    GAIN_ONE,
     MAX_SHIFT,
     Counts,
     cell_grid,
     check_frame,
+    check_gain,
     check_levels,
     check_match,
     check_planes,
@@ -28,6 +30,7 @@ def scan(
     *,
     levels: tuple[int, int],
     contrasts: Sequence[int],
+    gain: int = GAIN_ONE,
 ) -> Counts:
     """Count in each cell of a frame what does not look like a good part.
 
@@ -42,10 +45,12 @@ def scan(
     check_planes("high", high, frame)
     check_shifts("shifts", shifts, (*cell_grid(*frame.shape), 2), MAX_SHIFT)
     check_levels(levels, contrasts)
+    check_gain(gain)
     cells = Counts.empty(*frame.shape)
     _declare(load()).deepkits_triage_scan(
         frame.ctypes.data, frame.strides[0], *frame.shape,
-        low.ctypes.data, high.ctypes.data, shifts.ctypes.data, bytes(levels), bytes(contrasts),
+        low.ctypes.data, high.ctypes.data, shifts.ctypes.data,
+        gain, bytes(levels), bytes(contrasts),
         cells.outside.ctypes.data, cells.slight.ctypes.data, cells.peak.ctypes.data,
         cells.ridge.ctypes.data, cells.excess.ctypes.data, cells.seen.ctypes.data,
     )  # fmt: skip
@@ -53,8 +58,13 @@ def scan(
 
 
 def match(
-    frame: np.ndarray, reference: np.ndarray, patches: np.ndarray, base: np.ndarray, radius: int
-) -> np.ndarray:
+    frame: np.ndarray,
+    reference: np.ndarray,
+    patches: np.ndarray,
+    base: np.ndarray,
+    radius: int,
+    gain: int = GAIN_ONE,
+) -> tuple[np.ndarray, np.ndarray]:
     """How badly cells of a part fit into a frame, at each shift of a square.
 
     See `match_reference`.
@@ -64,12 +74,15 @@ def match(
         RuntimeError: the native library is not built for this machine.
     """
     check_match(frame, reference, patches, base, radius)
+    check_gain(gain)
     found = np.empty((len(patches), 2 * radius + 1, 2 * radius + 1), np.uint32)
+    brightness = np.empty(len(patches), np.uint32)
     _declare(load()).deepkits_triage_match(
         frame.ctypes.data, frame.strides[0], *frame.shape, reference.ctypes.data,
-        len(patches), patches.ctypes.data, base.ctypes.data, radius, found.ctypes.data,
+        len(patches), patches.ctypes.data, base.ctypes.data, radius, gain,
+        found.ctypes.data, brightness.ctypes.data,
     )  # fmt: skip
-    return found
+    return found, brightness
 
 
 def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
@@ -77,6 +90,9 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     scan, match = library.deepkits_triage_scan, library.deepkits_triage_match
     scan.restype = match.restype = None
     levels = ctypes.c_char_p
-    scan.argtypes = [pointer, *[number] * 3, *[pointer] * 3, levels, levels, *[pointer] * 6]
-    match.argtypes = [pointer, *[number] * 3, pointer, number, pointer, pointer, number, pointer]
+    scan.argtypes = [pointer, *[number] * 3, *[pointer] * 3, number, levels, levels, *[pointer] * 6]
+    match.argtypes = [
+        *(pointer, number, number, number, pointer),
+        *(number, pointer, pointer, number, number, pointer, pointer),
+    ]
     return library

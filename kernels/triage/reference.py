@@ -16,6 +16,7 @@ CELL = 64  # pixels
 BLOCKS = CELL // 2  # along a side of a cell
 PAD = 16  # blocks of planes beyond the frame, on each side
 MAX_SHIFT = 2 * PAD - 2  # pixels; what is read stays inside the planes
+GAIN_ONE = 1 << 14
 DIRECTIONS = ("horizontal", "vertical", "falling", "rising")  # of a ridge
 _ALONG = ((0, 1), (1, 0), (1, 1), (1, -1))  # one block along a ridge of each direction (y, x)
 _REACH = 2  # blocks across, from a ridge to its sides
@@ -49,14 +50,19 @@ def cell_grid(height: int, width: int) -> tuple[int, int]:
     return -(-height // CELL), -(-width // CELL)
 
 
-def block_means(pixels: np.ndarray) -> np.ndarray:
+def block_means(pixels: np.ndarray, gain: int = GAIN_ONE) -> np.ndarray:
     """(H, W) uint8 -> (H, W) uint8: at each pixel the mean of the block that starts there.
 
-    Rounded half up; beyond the last row and column the edge is repeated.
+    Beyond the last row and column the edge is repeated. Times gain / GAIN_ONE: that is
+    ((sum + 2) * gain) >> 16, at most 255; a gain of one rounds half up.
     """
     wide = np.pad(pixels, ((0, 1), (0, 1)), mode="edge").astype(np.uint16)
     sums = wide[:-1, :-1] + wide[1:, :-1] + wide[:-1, 1:] + wide[1:, 1:]
-    return ((sums + 2) >> 2).astype(np.uint8)
+    if gain == GAIN_ONE:
+        return ((sums + 2) >> 2).astype(np.uint8)
+    raised: np.ndarray = ((sums + 2).astype(np.uint32) * np.uint32(gain)) >> 16
+    means: np.ndarray = np.minimum(raised, 255).astype(np.uint8)
+    return means
 
 
 def ridges(means: np.ndarray) -> np.ndarray:
@@ -126,6 +132,12 @@ def check_shifts(name: str, shifts: np.ndarray, wanted: tuple[int, ...], limit: 
         raise ValueError(f"{name} has {shifts.min()}..{shifts.max()} px, beyond {limit}")
 
 
+def check_gain(gain: int) -> None:
+    """Make sure that a gain is one that 16 bits hold."""
+    if not 0 <= gain < 1 << 16:
+        raise ValueError(f"gain={gain} is not in 0..65535; {GAIN_ONE} is one")
+
+
 def check_levels(levels: tuple[int, int], contrasts: Sequence[int]) -> None:
     """Make sure that thresholds are grey levels."""
     if len(levels) != 2 or not 0 <= levels[0] <= levels[1] <= 255:
@@ -136,7 +148,7 @@ def check_levels(levels: tuple[int, int], contrasts: Sequence[int]) -> None:
 
 def scan_reference(
     frame: np.ndarray, low: np.ndarray, high: np.ndarray, shifts: np.ndarray,
-    levels: tuple[int, int], contrasts: Sequence[int],
+    levels: tuple[int, int], contrasts: Sequence[int], gain: int = GAIN_ONE,
 ) -> Counts:  # fmt: skip
     """Count in each cell of a frame what does not look like a good part.
 
@@ -157,6 +169,7 @@ def scan_reference(
             mark of 2 px fills no block that starts at even pixels, so where one is slightly
             outside, all blocks are looked at.
         contrasts: by how many grey levels a ridge stands out, for each of DIRECTIONS.
+        gain: that the frame's block means are taken times, before all else; see `block_means`.
 
     Raises:
         ValueError: a shape, a type or a value is none of these.
@@ -167,12 +180,15 @@ def scan_reference(
     rows, columns = cell_grid(*frame.shape)
     check_shifts("shifts", shifts, (rows, columns, 2), MAX_SHIFT)
     check_levels(levels, contrasts)
-    means, lowest, highest = _compared(frame, low, high, shifts, (0, 0))
+    check_gain(gain)
+    means, lowest, highest = _compared(frame, low, high, shifts, (0, 0), gain)
     leaves = _leaving(means, lowest, highest)
     slight = _per_cell(leaves > levels[0])
     outside = np.zeros_like(slight)
     for phase in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        outside += _per_cell(_leaving(*_compared(frame, low, high, shifts, phase)) > levels[1])
+        outside += _per_cell(
+            _leaving(*_compared(frame, low, high, shifts, phase, gain)) > levels[1]
+        )
     seen = (lowest > 0) | (highest < 255)
     middle = (lowest + highest + 1) >> 1
     ridge = np.zeros(means.shape, bool)
@@ -189,8 +205,13 @@ def scan_reference(
 
 
 def match_reference(
-    frame: np.ndarray, reference: np.ndarray, patches: np.ndarray, base: np.ndarray, radius: int
-) -> np.ndarray:
+    frame: np.ndarray,
+    reference: np.ndarray,
+    patches: np.ndarray,
+    base: np.ndarray,
+    radius: int,
+    gain: int = GAIN_ONE,
+) -> tuple[np.ndarray, np.ndarray]:
     """How badly cells of a part fit into a frame, at each shift of a square.
 
     Args:
@@ -199,29 +220,34 @@ def match_reference(
         patches: (P, 2) int32: cells (row, column) of the reference.
         base: (P, 2) int32: pixels (y, x) by which each is believed to lie further in the frame.
         radius: pixels around `base` to try.
+        gain: that the frame's block means are taken times; see `block_means`.
 
     Returns:
         (P, 2 radius + 1, 2 radius + 1) uint32: sum of absolute differences of block means at the
         shift base + (i - radius, j - radius); 0 everywhere if the patch is not wholly in the frame.
+        (P,) uint32: sum of the frame's block means at `base`; 0 likewise.
 
     Raises:
         ValueError: a shape, a type or a value is none of these.
     """
     check_match(frame, reference, patches, base, radius)
+    check_gain(gain)
     height, width = frame.shape
     size = 2 * radius + 1
     found = np.zeros((len(patches), size, size), np.uint32)
+    brightness = np.zeros(len(patches), np.uint32)
     for k, ((row, column), (dy, dx)) in enumerate(zip(patches, base, strict=True)):
         y, x = CELL * row + dy, CELL * column + dx
         if y < 0 or x < 0 or y + CELL > height or x + CELL > width:
             continue
-        means = block_means(frame[y : y + CELL, x : x + CELL])[::2, ::2].astype(np.int32)
+        means = block_means(frame[y : y + CELL, x : x + CELL], gain)[::2, ::2].astype(np.int32)
+        brightness[k] = means.sum()
         for i in range(size):
             for j in range(size):
                 start = (CELL * row - (i - radius), CELL * column - (j - radius))
                 window = _window(reference, *start).astype(np.int32)
                 found[k, i, j] = np.abs(means - window).sum()
-    return found
+    return found, brightness
 
 
 def check_match(
@@ -239,12 +265,17 @@ def check_match(
 
 
 def _compared(
-    frame: np.ndarray, low: np.ndarray, high: np.ndarray, shifts: np.ndarray, phase: tuple[int, int]
+    frame: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    shifts: np.ndarray,
+    phase: tuple[int, int],
+    gain: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Means of the blocks that start at (2 y + phase[0], 2 x + phase[1]), and their envelope."""
     rows, columns, _ = shifts.shape
     down, right = rows * CELL - frame.shape[0], columns * CELL - frame.shape[1]
-    means = block_means(np.pad(frame, ((0, down + 1), (0, right + 1)), mode="edge"))
+    means = block_means(np.pad(frame, ((0, down + 1), (0, right + 1)), mode="edge"), gain)
     means = means[phase[0] : rows * CELL + phase[0] : 2, phase[1] : columns * CELL + phase[1] : 2]
     moved = shifts - np.array(phase)
     lowest, highest = (_shifted(planes, moved).astype(np.int32) for planes in (low, high))

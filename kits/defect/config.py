@@ -89,18 +89,3 @@ class DefectServeConfig:
                 "export a run, or set bundle"
             )
         self.server.models = [ModelFile("defect", Path(self.bundle))]
-
-
-@dataclass
-class LearnConfig:
-    """`python -m kits.defect.learn`: a recipe from images of good parts."""
-
-    # Folder of good images.
-    images: str = "???"
-    # The recipe; it must not exist yet.
-    recipe: str = "recipe.zip"
-    product: str = "product"
-    # Size of a pixel on the part.
-    mm_per_px: float = 0.078125
-    # Width of the smallest defect that has to be found.
-    defect_mm: float = 0.2

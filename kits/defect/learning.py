@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.triage import DIRECTIONS, block_means, cell_grid, scan, to_planes
+from kernels.triage import DIRECTIONS, GAIN_ONE, block_means, cell_grid, scan, to_planes
 from kits.defect.line.envelope import OFF, Envelope, RidgeMap, align, learn_envelope
 from kits.defect.line.recipe import Limits, Recipe
 from kits.defect.line.registration import Placement, Registration
@@ -111,20 +111,21 @@ def align_frames(frames: Mapping[str, np.ndarray]) -> Aligned:
     first = Registration(images[0])
     placements = [first.locate(image) for image in images]
     _check_fit(list(frames), placements)
-    blocks = np.empty((len(images), *images[0].shape), np.uint8)
-    is_seen = np.empty(blocks.shape, bool)
     total = np.zeros(images[0].shape, np.float32)
     count = np.zeros(images[0].shape, np.float32)
-    for k, (image, placement) in enumerate(zip(images, placements, strict=True)):
-        blocks[k], is_seen[k] = align(block_means(image), placement.shifts)
-        pixels, _ = align(image, placement.shifts)
-        total += pixels * is_seen[k]
-        count += is_seen[k]
+    for image, placement in zip(images, placements, strict=True):
+        pixels, is_seen = align(image, placement.shifts)
+        total += pixels * (is_seen * np.float32(placement.gain / GAIN_ONE))
+        count += is_seen
     mean = np.where(count > 0, total / np.maximum(count, 1), images[0])
-    template = np.rint(mean).astype(np.uint8)
-    # The last row and column show half of a block only, so they were never counted.
+    template = np.clip(np.rint(mean), 0, 255).astype(np.uint8)
     exact = Registration(template)
-    return Aligned(images, [exact.locate(image) for image in images], template, blocks, is_seen)
+    placements = [exact.locate(image) for image in images]
+    blocks = np.empty((len(images), *template.shape), np.uint8)
+    seen = np.empty(blocks.shape, bool)
+    for k, (image, placement) in enumerate(zip(images, placements, strict=True)):
+        blocks[k], seen[k] = align(block_means(image, placement.gain), placement.shifts)
+    return Aligned(images, placements, template, blocks, seen)
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,10 @@ def _learn(
     def count(name: str, levels: tuple[int, int]) -> np.ndarray:
         counts = []
         for frame, placed, fold in zip(aligned.frames, aligned.placements, folds, strict=True):
-            found = scan(frame, *judges[fold], placed.shifts, levels=levels, contrasts=off)
+            bounds = judges[fold]
+            found = scan(
+                frame, *bounds, placed.shifts, levels=levels, contrasts=off, gain=placed.gain
+            )
             counts.append(getattr(found, name))
         return np.stack(counts)
 
@@ -167,7 +171,10 @@ def _learn(
         bounds = to_planes(ridge_map.mark(envelope, contrasts).low, 0), everything
         counts = []
         for frame, placed in zip(aligned.frames, aligned.placements, strict=True):
-            found = scan(frame, *bounds, placed.shifts, levels=(OFF, OFF), contrasts=contrasts)
+            found = scan(
+                frame, *bounds, placed.shifts,
+                levels=(OFF, OFF), contrasts=contrasts, gain=placed.gain,
+            )  # fmt: skip
             counts.append(found.ridge)
         return np.stack(counts)
 

@@ -18,7 +18,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from kernels.triage import CELL, MAX_SHIFT, block_means, cell_grid, match, to_planes
+from kernels.triage import CELL, GAIN_ONE, MAX_SHIFT, block_means, cell_grid, match, to_planes
 
 MOST_GROUPS = 100  # up to which each cell may have a patch of its own
 ANCHORS_A_SIDE = 5
@@ -30,6 +30,7 @@ FIT_PX = 1.0  # and of the plane, in the end
 # A movement has to be better than staying by so many standard deviations of noise, about: cells
 # that are flat, or whose grain is another on each part, stay where the others are.
 WORTH = 5.0
+MOST_GAIN = 1.25  # that makes up for a darker lamp
 # A part that fits that much worse than the last ones is looked for everywhere.
 WORSE_TIMES, WORSE_LEVELS = 1.3, 1.0
 BLOCKS_A_CELL = (CELL // 2) ** 2
@@ -87,7 +88,9 @@ class Plane:
 
     place: np.ndarray  # (3, 2): shift at the middle; its growth downwards, and to the right
     mismatch: float  # see Placement
+    gain: int  # see Placement
     is_exact: bool  # every anchor is where the plane has it
+    is_beyond: bool  # it may lie further off than was looked for
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class Placement:
     shifts: np.ndarray  # (R, C, 2) int32
     shift_px: tuple[float, float]  # (y, x) of the whole part, at its middle
     mismatch: float  # grey levels between blocks of the part and of the template, at the anchors
+    gain: int  # that makes the frame as bright as the template, as the kernel takes it
 
 
 class Registration:
@@ -117,11 +121,14 @@ class Registration:
         self._groups = patches.cells.shape[:2]
         self._patches = patches.cells.reshape(-1, 2)
         self._anchors = patches.anchors
+        still = np.zeros_like(self._anchors)
+        self._brightness = match(template, self._reference, self._anchors, still, 0)[1]
         self._design = _design(self._patches, self._grid)
         self._anchor_design = _design(self._anchors, self._grid)
         cells = np.argwhere(np.ones(self._grid, bool))
         self._cell_design = _design(cells, self._grid)
         self._place = np.zeros((3, 2))  # of the last part
+        self._last_gain = GAIN_ONE
         self._usual: float | None = None  # mismatch of the last parts
 
     def locate(self, frame: np.ndarray) -> Placement:
@@ -131,7 +138,11 @@ class Registration:
             frame: (H, W) uint8 of the template's size.
         """
         found = None if self._usual is None else self._follow(frame, FOLLOW_PX)
-        if found is None or found.mismatch > WORSE_TIMES * self._usual + WORSE_LEVELS:
+        if (
+            found is None
+            or found.is_beyond
+            or found.mismatch > WORSE_TIMES * self._usual + WORSE_LEVELS
+        ):
             self._place, self._usual = np.zeros((3, 2)), None
             found = self._follow(frame, SEARCH_PX)
         place, mismatch = found.place, found.mismatch
@@ -141,8 +152,9 @@ class Registration:
             self._usual = mismatch if self._usual is None else (3 * self._usual + mismatch) / 4
         else:
             self._place, self._usual = np.zeros((3, 2)), None
+        self._last_gain = found.gain
         shifts = self._of_plane(place) if is_known and found.is_exact else self._rest(frame, place)
-        return Placement(shifts, (float(place[0, 0]), float(place[0, 1])), mismatch)
+        return Placement(shifts, (float(place[0, 0]), float(place[0, 1])), mismatch, found.gain)
 
     def _of_plane(self, place: np.ndarray) -> np.ndarray:
         shifts = _whole(self._cell_design @ place).reshape(*self._grid, 2)
@@ -150,17 +162,21 @@ class Registration:
 
     def _follow(self, frame: np.ndarray, radius: int) -> Plane:
         base = _whole(self._anchor_design @ self._place)
+        gain = self._last_gain
+        if self._usual is None:
+            brightness = match(frame, self._reference, self._anchors, base, 0)[1]
+            gain = _gain(self._brightness, brightness, GAIN_ONE)
         if radius > FOLLOW_PX:
-            sums = match(frame, self._reference, self._anchors, base, radius)
+            sums, _ = match(frame, self._reference, self._anchors, base, radius, gain)
             base = base + self._common(sums, radius)[0]
-        sums = match(frame, self._reference, self._anchors, base, FOLLOW_PX)
+        sums, _ = match(frame, self._reference, self._anchors, base, FOLLOW_PX, gain)
         common, common_fraction = self._common(sums, FOLLOW_PX)
         best, fraction, is_worth = _best(sums, FOLLOW_PX, common, BLOCKS_A_CELL)
         fraction[~is_worth] = common_fraction
         start = CELL * self._anchors + base
         is_seen = ((start >= 0) & (start + CELL <= frame.shape)).all(1)
         if not is_seen.any():
-            return Plane(self._place, 255.0, is_exact=False)
+            return Plane(self._place, 255.0, GAIN_ONE, is_exact=False, is_beyond=True)
         shifts = base + best + fraction
         least = sums[np.arange(len(sums)), best[:, 0] + FOLLOW_PX, best[:, 1] + FOLLOW_PX]
         mismatch = float(_middle(least[is_seen])) / BLOCKS_A_CELL
@@ -175,7 +191,12 @@ class Registration:
             place = _fit(self._anchor_design[is_near], shifts[is_near])
             is_near = is_seen & (np.abs(self._anchor_design @ place - shifts).max(1) <= limit)
             is_exact = bool(is_near.sum() >= is_seen.sum() - 1)
-        return Plane(place, mismatch, is_exact)
+        # How bright the part is can be told only where it lies.
+        there = _whole(self._anchor_design @ place)
+        brightness = match(frame, self._reference, self._anchors, there, 0, gain)[1]
+        gain = _gain(self._brightness, brightness, gain)
+        is_beyond = bool(np.abs(common).max() == FOLLOW_PX)
+        return Plane(place, mismatch, gain, is_exact, is_beyond)
 
     def _common(self, sums: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
         """Where all anchors together fit best, and its fraction."""
@@ -187,7 +208,7 @@ class Registration:
     def _rest(self, frame: np.ndarray, place: np.ndarray) -> np.ndarray:
         """(R, C, 2) int32: the shift of each cell, near the plane."""
         base = _whole(self._design @ place)
-        sums = match(frame, self._reference, self._patches, base, REST_PX)
+        sums, _ = match(frame, self._reference, self._patches, base, REST_PX, self._last_gain)
         size = 2 * REST_PX + 1
         grid = np.zeros((self._groups[0] + 2, self._groups[1] + 2, size, size), np.int64)
         grid[1:-1, 1:-1] = sums.reshape(*self._groups, size, size)
@@ -226,6 +247,13 @@ def _design(patches: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """(P, 3): 1, and the place of each patch in -1..1 of the frame."""
     centre = (np.array(grid) - 1) / 2
     return np.column_stack([np.ones(len(patches)), (patches - centre) / np.maximum(centre, 1)])
+
+
+def _gain(wanted: np.ndarray, found: np.ndarray, gain_before: int) -> int:
+    """From sums at the anchors; those out of view are 0."""
+    ratios = wanted[found > 0] / found[found > 0]
+    gain = float(_middle(ratios)) * gain_before / GAIN_ONE if len(ratios) else 1.0
+    return round(GAIN_ONE * min(max(gain, 1 / MOST_GAIN), MOST_GAIN))
 
 
 def _middle(values: np.ndarray) -> np.ndarray:

@@ -79,6 +79,7 @@ class FrameTriage:
         counts = scan(
             frame, self._low, self._high, placement.shifts,
             levels=(limits.slight_levels, limits.outside_levels), contrasts=limits.ridge_contrasts,
+            gain=placement.gain,
         )  # fmt: skip
         return Looked(placement, counts)
 
@@ -91,7 +92,7 @@ class FrameTriage:
         )
         ridge = counts.ridge * np.float32(1 / limits.ridge_blocks)
         stain = looked.stain_levels - self._stain_levels
-        # A lamp that is brighter or darker today is no stain.
+        # What the gain left of a lamp that is brighter or darker today is no stain.
         common = np.partition(stain, stain.size // 2, axis=None)[stain.size // 2]
         stain = np.abs(stain - common) * np.float32(1 / limits.stain_levels)
         return np.maximum(np.maximum(outside, ridge), np.where(counts.seen > 0, stain, 0))

@@ -6,10 +6,10 @@
 #include <stdlib.h>
 
 using Scan = void (*)(const uint8_t*, int64_t, int64_t, int64_t, const uint8_t*, const uint8_t*,
-                      const int32_t*, const uint8_t*, const uint8_t*, uint16_t*, uint16_t*,
+                      const int32_t*, int64_t, const uint8_t*, const uint8_t*, uint16_t*, uint16_t*,
                       uint8_t*, uint16_t*, int32_t*, uint16_t*);
 using Match = void (*)(const uint8_t*, int64_t, int64_t, int64_t, const uint8_t*, int64_t,
-                       const int32_t*, const int32_t*, int64_t, uint32_t*);
+                       const int32_t*, const int32_t*, int64_t, int64_t, uint32_t*, uint32_t*);
 
 template <typename T>
 T* input(int64_t count) {
@@ -31,7 +31,7 @@ int main(int, char** arguments) {
   }
   const auto scan = reinterpret_cast<Scan>(dlsym(library, "deepkits_triage_scan"));
   const auto match = reinterpret_cast<Match>(dlsym(library, "deepkits_triage_match"));
-  const int64_t* size = input<int64_t>(6);  // height, width, cells, bytes of planes, patches, radius
+  const int64_t* size = input<int64_t>(7);  // height, width, cells, bytes of planes, patches, radius, gain
   const int64_t height = size[0], width = size[1], cells = size[2], patches = size[4];
   const uint8_t* frame = input<uint8_t>(height * width);
   const uint8_t* low = input<uint8_t>(size[3]);
@@ -49,9 +49,10 @@ int main(int, char** arguments) {
   uint16_t* seen = room<uint16_t>(cells);
   const int64_t sums = patches * (2 * size[5] + 1) * (2 * size[5] + 1);
   uint32_t* found = room<uint32_t>(sums);
-  scan(frame, width, height, width, low, high, shifts, levels, contrasts, outside, slight, peak,
+  uint32_t* brightness = room<uint32_t>(patches);
+  scan(frame, width, height, width, low, high, shifts, size[6], levels, contrasts, outside, slight, peak,
        ridge, excess, seen);
-  match(frame, width, height, width, low, patches, places, base, size[5], found);
+  match(frame, width, height, width, low, patches, places, base, size[5], size[6], found, brightness);
   fwrite(outside, sizeof(uint16_t), cells, stdout);
   fwrite(slight, sizeof(uint16_t), cells, stdout);
   fwrite(peak, sizeof(uint8_t), cells, stdout);
@@ -59,5 +60,6 @@ int main(int, char** arguments) {
   fwrite(excess, sizeof(int32_t), cells, stdout);
   fwrite(seen, sizeof(uint16_t), cells, stdout);
   fwrite(found, sizeof(uint32_t), sums, stdout);
+  fwrite(brightness, sizeof(uint32_t), patches, stdout);
   return 0;
 }

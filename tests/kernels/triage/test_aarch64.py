@@ -11,7 +11,7 @@ from kernels.triage.reference import match_reference, scan_reference
 
 ARM_LIBRARIES = Path("/usr/aarch64-linux-gnu")
 SHAPE = (131, 331)
-LEVELS, CONTRASTS, RADIUS = (7, 30), (12, 9, 30, 5), 3
+LEVELS, CONTRASTS, RADIUS, GAIN = (7, 30), (12, 9, 30, 5), 3, 17_002
 
 
 @pytest.mark.parametrize("kind", ["noise", "smooth"])
@@ -34,9 +34,9 @@ def test_aarch64_gives_the_same_bits_under_emulation(tmp_path, kind):
     patches = np.argwhere(np.ones(grid)).astype(np.int32, order="C")
     base = random.integers(-5, 6, patches.shape, np.int32)
 
-    counts = scan_reference(frame, low, high, shifts, LEVELS, CONTRASTS)
-    expected = [*vars(counts).values(), match_reference(frame, low, patches, base, RADIUS)]
-    sizes = np.array([*SHAPE, grid[0] * grid[1], low.size, len(patches), RADIUS], np.int64)
+    counts = scan_reference(frame, low, high, shifts, LEVELS, CONTRASTS, GAIN)
+    expected = [*vars(counts).values(), *match_reference(frame, low, patches, base, RADIUS, GAIN)]
+    sizes = np.array([*SHAPE, grid[0] * grid[1], low.size, len(patches), RADIUS, GAIN], np.int64)
     given = (sizes, frame, low, high, shifts, np.array([*LEVELS, *CONTRASTS], np.uint8), patches,
              base)  # fmt: skip
     result = subprocess.run(

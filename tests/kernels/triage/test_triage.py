@@ -8,6 +8,7 @@ from kernels.build import INSTRUCTION_SETS
 from kernels.triage import (
     CELL,
     DIRECTIONS,
+    GAIN_ONE,
     MAX_SHIFT,
     block_means,
     cell_grid,
@@ -75,8 +76,9 @@ def test_scan_equals_the_reference_to_the_bit(instruction_set, shape, kind):
         ((7, 30), [12, 9, 30, 0]),
         ((99, 255), [9, 255, 255, 255]),
     ):
-        found = scan(*given, levels=levels, contrasts=contrasts)
-        wanted = scan_reference(*given, levels, contrasts)
+        gain = {0: GAIN_ONE, 7: 13_001, 99: 31_000}[levels[0]]
+        found = scan(*given, levels=levels, contrasts=contrasts, gain=gain)
+        wanted = scan_reference(*given, levels, contrasts, gain)
         for name, column in vars(wanted).items():
             np.testing.assert_array_equal(getattr(found, name), column, err_msg=name)
             assert getattr(found, name).dtype == column.dtype
@@ -89,8 +91,9 @@ def test_match_equals_the_reference_to_the_bit(instruction_set, shape):
     base = np.random.default_rng(2).integers(-9, 9, patches.shape, np.int32)
     for radius in (0, 3, MAX_SHIFT):
         chosen = slice(None) if radius < 5 else slice(2)
-        given = frame, reference, patches[chosen], base[chosen], radius
-        np.testing.assert_array_equal(match(*given), match_reference(*given))
+        given = frame, reference, patches[chosen], base[chosen], radius, GAIN_ONE + 99 * radius
+        for found, wanted in zip(match(*given), match_reference(*given), strict=True):
+            np.testing.assert_array_equal(found, wanted)
 
 
 def test_reads_a_view_of_a_larger_frame_in_place():
@@ -155,7 +158,7 @@ def test_a_part_that_moved_is_compared_where_it_was():
     assert cells.outside.sum() == 0
     assert cells.seen.sum() == (192 - 8) / 2 * (256 - 10) / 2  # the rest was out of view then
     patches = np.array([[1, 1], [1, 2]], np.int32)
-    sums = match(moved, to_planes(block_means(part), 0), patches, 0 * patches, 10)
+    sums, _ = match(moved, to_planes(block_means(part), 0), patches, 0 * patches, 10)
     assert (sums[:, 17, 1] == 0).all()
     assert (sums == 0).sum() == 2
 
@@ -223,6 +226,20 @@ def test_a_stain_shifts_its_cells_mean_alone():
     assert np.abs(mean).max() == 0
 
 
+def test_a_darker_lamp_is_made_up_for_by_a_gain():
+    part = good_part()
+    darker = (part * 0.8).round().astype(np.uint8)
+    still = np.zeros((3, 4, 2), np.int32)
+    given = {"levels": (2, 2), "contrasts": [255] * 4}
+    assert scan(darker, *learned(part, 0), still, **given).slight.sum() > 9000
+    cells = scan(darker, *learned(part, 0), still, **given, gain=round(GAIN_ONE / 0.8))
+    assert cells.slight.sum() == 0
+    patches = np.array([[1, 1]], np.int32)
+    planes = to_planes(block_means(part), 0)
+    bright = [match(image, planes, patches, 0 * patches, 0)[1][0] for image in (part, darker)]
+    assert bright[1] / bright[0] == pytest.approx(0.8, abs=0.002)
+
+
 def test_what_the_envelope_leaves_open_is_not_looked_at():
     part, frame = good_part(), texture(3, (192, 256), "noise")
     low, high = learned(part, 3)
@@ -243,6 +260,7 @@ def test_what_the_envelope_leaves_open_is_not_looked_at():
         ({"shifts": np.full((2, 2, 2), MAX_SHIFT + 1, np.int32)}, "beyond 30"),
         ({"levels": (0, 256)}, "levels="),
         ({"levels": (2, 1)}, "levels="),
+        ({"gain": 1 << 16}, "gain=65536"),
         ({"contrasts": [0, 0, -1, 0]}, "contrasts="),
     ],
 )

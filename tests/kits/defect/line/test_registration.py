@@ -66,6 +66,15 @@ def test_follows_a_part_that_drifts_beyond_one_frames_reach():
         assert placement.shift_px == pytest.approx((1.8 * step, -1.5 * step), abs=0.45)
 
 
+@pytest.mark.parametrize("jump", [3, 4, 5, 6])
+def test_a_jump_to_the_end_of_the_frames_reach_is_looked_for_further(jump):
+    plate = 120 + (surface(640, 640) - 120) / 8  # so faint that a pixel off makes little difference
+    follower = Registration(view(plate), mismatch_levels=20.0)
+    follower.locate(view(plate, 1.0, 0.0))
+    placement = follower.locate(view(plate, 1.0, -jump, seed=9))
+    assert placement.shift_px == pytest.approx((1.0, -jump), abs=0.45)
+
+
 def test_finds_a_part_again_after_one_that_jumped_and_one_that_is_missing():
     plate = surface(640, 640)
     follower = Registration(view(plate), mismatch_levels=20.0)

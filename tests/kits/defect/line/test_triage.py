@@ -83,8 +83,12 @@ def test_flags_the_cells_of_a_defect_and_no_others(triage, damage, move):
     assert not flagged.any()
 
 
-def test_a_lamp_that_is_a_little_brighter_is_no_stain(triage):
-    assert not triage.look(view(seed=6) + 4).flagged.any()
+@pytest.mark.parametrize("lamp", [0.85, 0.97, 1.0, 1.04, 1.1])
+def test_a_lamp_that_is_brighter_or_darker_flags_nothing(triage, lamp):
+    frame = (view(1, 2, seed=6) * lamp).round().astype(np.uint8)
+    assert not triage.look(frame).flagged.any()
+    frame[100:103, 201:204] -= 60
+    assert triage.look(frame).flagged[1, 3]
 
 
 def test_says_that_there_is_no_such_part(triage):
