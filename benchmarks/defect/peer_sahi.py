@@ -64,7 +64,7 @@ def engine(settings: dict[str, Any]) -> Any:
     def predict(image: np.ndarray) -> Any:
         scaled = image[None, None, :, :, 0].astype(np.float32) / 255
         tile = (0, 0, image.shape[1], image.shape[0])
-        return found_in(pipeline.predict({given.name: scaled}), file, tile)
+        return found_in(pipeline.predict({given.name: scaled}), file, [tile])
 
     return predict
 
@@ -83,7 +83,7 @@ def _torch(run: Path, file: DetectorFile) -> Any:
         kept = nms(outputs["boxes"], outputs["scores"], iou=0.6, score=0.05)
         tile = (0, 0, image.shape[1], image.shape[0])
         found = dict(zip(("boxes", "scores", "classes"), kept, strict=True))
-        return found_in(found, file, tile)
+        return found_in(found, file, [tile])
 
     return predict
 

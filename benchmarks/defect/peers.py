@@ -90,11 +90,8 @@ def _everywhere(
         for first in range(0, len(tiles), BATCH):
             some = tiles[first : first + BATCH]
             images = [frame[top:bottom, left:right][None] for left, top, right, bottom in some]
-            batch = np.concatenate([file.given.array(image) for image in images])
-            outputs = pipeline.predict({file.given.name: batch})
-            for row, tile in enumerate(some):
-                one = {name: array[row : row + 1] for name, array in outputs.items()}
-                parts += found_in(one, file, tile)
+            outputs = pipeline.predict({file.given.name: file.given.batch(images)})
+            parts += found_in(outputs, file, some)
         merged = merge(parts, (HEIGHT, WIDTH))
         seconds.append(time.perf_counter() - start)
         found.append([(file.name(one.kind), one.score, one.box_px) for one in merged])

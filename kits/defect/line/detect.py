@@ -67,7 +67,7 @@ class Service:
     def side_of(self, tile: Box) -> int:
         """The smallest size that holds a tile."""
         longer = max(tile[2] - tile[0], tile[3] - tile[1])
-        return min(side for side in self.sides_px if side >= longer)
+        return next(side for side in self.sides_px if side >= longer)
 
 
 class Detector:
@@ -161,7 +161,7 @@ class Detector:
         """Seconds of a run by rows: what a worker tries by itself is not of this size."""
         process = self.pool.process(next(iter(self.pool.workers)))
         tile = np.full((given.planes, side_px, side_px), 128, np.uint8)
-        one = given.array(tile, side_px)
+        one = given.batch([tile], side_px)
         seconds: dict[int, float] = {}
         sizes = [1 << power for power in range(rows.bit_length())]
         for size in sizes:
@@ -214,20 +214,15 @@ class Detector:
             Refused, Expired, Lost, Failed: as of `Pool.run`.
         """
         given = service.file.given
-        arrays = [given.array(planes, side_px) for _, planes in tiles]
         result = await self.pool.run(
             service.key(side_px),
-            {given.name: np.concatenate(arrays) if len(arrays) > 1 else arrays[0]},
-            size=len(arrays),
+            {given.name: given.batch([planes for _, planes in tiles], side_px)},
+            size=len(tiles),
             deadline_s=deadline_s,
             priority=priority,
             tenant=tenant,
         )
-        found: list[Found] = []
-        for row, (tile, _) in enumerate(tiles):
-            outputs = {name: array[row : row + 1] for name, array in result.outputs.items()}
-            found += found_in(outputs, service.file, tile)
-        return found
+        return found_in(result.outputs, service.file, [tile for tile, _ in tiles])
 
     def together(self, service: Service, side_px: int, number: int) -> int:
         """How many of some tiles to send together: all workers have some, none has too many."""
@@ -251,13 +246,15 @@ class Detector:
         ]
 
 
-def found_in(outputs: Mapping[str, np.ndarray], file: DetectorFile, tile: Box) -> list[Found]:
-    """What a model says of one tile.
+def found_in(
+    outputs: Mapping[str, np.ndarray], file: DetectorFile, tiles: Sequence[Box]
+) -> list[Found]:
+    """What a model says of tiles.
 
     Args:
         outputs: `boxes` and `scores`, with `classes` where suppression is behind the model.
         file: whose they are: names and least scores of the classes.
-        tile: where it lies in the frame.
+        tiles: where each row lies in the frame.
     Returns:
         boxes above their class's score, in pixels of the frame, cut at the tile.
     """
@@ -266,13 +263,13 @@ def found_in(outputs: Mapping[str, np.ndarray], file: DetectorFile, tile: Box) -
     if classes is None:
         least = min((*file.scores, file.score))
         boxes, scores, classes = nms(boxes, scores, iou=NMS_IOU, score=least)
-    left, top, right, bottom = tile
     found = []
-    for at in np.flatnonzero(classes[0] >= 0).tolist():
-        kind, score = int(classes[0, at]), float(scores[0, at])
+    for row, at in np.argwhere(classes >= 0).tolist():
+        kind, score = int(classes[row, at]), float(scores[row, at])
         if score < file.threshold(kind):
             continue
-        x1, y1, x2, y2 = boxes[0, at].tolist()
+        left, top, right, bottom = tiles[row]
+        x1, y1, x2, y2 = boxes[row, at].tolist()
         box = (
             min(max(left + x1, left), right),
             min(max(top + y1, top), bottom),
@@ -280,5 +277,5 @@ def found_in(outputs: Mapping[str, np.ndarray], file: DetectorFile, tile: Box) -
             min(max(top + y2, top), bottom),
         )
         if box[2] > box[0] and box[3] > box[1]:
-            found.append(Found(box, score, kind, tile))
+            found.append(Found(box, score, kind, tiles[row]))
     return found

@@ -30,29 +30,30 @@ class Given:
     planes: int
     side_px: int | None  # of both sides; None: open
 
-    def array(self, planes: np.ndarray, side_px: int | None = None) -> np.ndarray:
-        """A tile as the model takes it.
+    def batch(self, tiles: Sequence[np.ndarray], side_px: int | None = None) -> np.ndarray:
+        """Tiles as the model takes them.
 
         Args:
-            planes: (p, h, w) uint8; one plane is repeated for a model that takes several.
+            tiles: (p, h, w) uint8 of one size; one plane is repeated where a model takes more.
             side_px: of the result; None: the model's, or the next multiple of 32.
         Returns:
-            (1, P, H, W), with zeros at the right and bottom.
+            (N, P, H, W), with zeros at the right and bottom.
         """
-        height, width = planes.shape[1:]
+        height, width = tiles[0].shape[1:]
         side_px = side_px or self.side_px
-        rest = (
-            (side_px - height, side_px - width)
-            if side_px
-            else (-height % MULTIPLE_PX, -width % MULTIPLE_PX)
-        )
-        if len(planes) < self.planes:
-            planes = np.broadcast_to(planes, (self.planes, height, width))
-        if any(rest):
-            planes = np.pad(planes, [(0, 0), (0, rest[0]), (0, rest[1])])
-        if self.dtype == "uint8":
-            return np.ascontiguousarray(planes[None])
-        return planes[None].astype(self.dtype) * np.asarray(1 / 255, self.dtype)
+        size = (side_px, side_px) if side_px else _multiples(height, width)
+        made = np.empty if size == (height, width) else np.zeros
+        batch = made((len(tiles), self.planes, *size), self.dtype)
+        for place, tile in zip(batch[:, :, :height, :width], tiles, strict=True):
+            if self.dtype == "uint8":
+                place[:] = tile
+            else:
+                np.multiply(tile, np.asarray(1 / 255, self.dtype), out=place)
+        return batch
+
+
+def _multiples(height: int, width: int) -> tuple[int, int]:
+    return height + -height % MULTIPLE_PX, width + -width % MULTIPLE_PX
 
 
 @dataclass(frozen=True)

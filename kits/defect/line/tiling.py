@@ -81,30 +81,40 @@ class Grid:
         Args:
             flagged: (rows, columns) bool, cells.
         """
-        left = flagged.copy()
         cells = self.core_px // CELL_PX
         has_small = self.small_px < self.tile_px
+        columns = flagged.shape[1]
+        places = [(row, column) for row, column in np.argwhere(flagged).tolist()]
+        left = set(places)
         tiles: list[Box] = []
-        columns = left.shape[1]
-        for row in np.flatnonzero(flagged.any(axis=1)).tolist():
-            while (found := np.flatnonzero(left[row])).size:
-                first = int(found[0])
-                rows = slice(row, row + cells)
-                starts = range(max(0, first - cells + 1), max(0, min(first, columns - cells)) + 1)
-                counts = [int(left[rows, at : at + cells].sum()) for at in starts]
-                most = max(counts)
-                if has_small and most < WORTH_CELLS:
-                    best, size, side_px = first, 1, self.small_px
-                else:
-                    best, size, side_px = starts[counts.index(most)], cells, self.tile_px
-                core = (
-                    best * CELL_PX,
-                    row * CELL_PX,
-                    min((best + size) * CELL_PX, self.width_px),
-                    min((row + size) * CELL_PX, self.height_px),
+        for row, first in places:
+            if (row, first) not in left:
+                continue
+            inside = [
+                [
+                    (r, c)
+                    for r in range(row, row + cells)
+                    for c in range(start, start + cells)
+                    if (r, c) in left
+                ]
+                for start in range(
+                    max(0, first - cells + 1), max(0, min(first, columns - cells)) + 1
                 )
-                tiles.append(self.around(core, side_px))
-                left[row : row + size, best : best + size] = False
+            ]
+            most = max(inside, key=len)
+            if has_small and len(most) < WORTH_CELLS:
+                start, size, side_px, most = first, 1, self.small_px, [(row, first)]
+            else:
+                start = max(0, first - cells + 1) + inside.index(most)
+                size, side_px = cells, self.tile_px
+            core = (
+                start * CELL_PX,
+                row * CELL_PX,
+                min((start + size) * CELL_PX, self.width_px),
+                min((row + size) * CELL_PX, self.height_px),
+            )
+            tiles.append(self.around(core, side_px))
+            left.difference_update(most)
         return tiles
 
 

@@ -55,15 +55,16 @@ def test_what_is_no_detector_is_refused(tmp_path, shape, settings, words):
         DetectorFile.open(save_shaped(tmp_path / "x.onnx", shape, **settings))
 
 
-def test_a_tile_becomes_what_the_model_takes():
+def test_tiles_become_what_the_model_takes():
     tile = np.full((1, 200, 210), 255, np.uint8)
-    assert Given("x", "float32", 1, None).array(tile).shape == (1, 1, 224, 224)
-    assert Given("x", "float32", 1, 320).array(tile).shape == (1, 1, 320, 320)
-    array = Given("x", "float32", 3, None).array(tile, 256)
-    assert array.shape == (1, 3, 256, 256)
-    assert array[0, 2, 199, 209] == 1.0
-    assert array[0, 0, 200:].max() == 0
-    raw = Given("x", "uint8", 1, None).array(tile[:, :192, :192])
+    assert Given("x", "float32", 1, None).batch([tile]).shape == (1, 1, 224, 224)
+    assert Given("x", "float32", 1, 320).batch([tile, tile]).shape == (2, 1, 320, 320)
+    array = Given("x", "float32", 3, None).batch([tile - 255, tile], 256)
+    assert array.shape == (2, 3, 256, 256)
+    assert array.dtype == np.float32
+    assert array[1, 2, 199, 209] == 1.0
+    assert array[0].max() == array[1, 0, 200:].max() == 0
+    raw = Given("x", "uint8", 1, None).batch([tile[:, :192, :192]])
     assert raw.dtype == np.uint8
     assert raw.shape == (1, 1, 192, 192)
 
@@ -76,7 +77,7 @@ def test_boxes_are_in_pixels_of_the_frame_and_cut_at_the_tile(tmp_path):
         "scores": np.array([[0.9, 0.1, 0.0]], np.float32),
         "classes": np.array([[1, 0, -1]]),
     }
-    (found,) = found_in(outputs, file, (100, 200, 128, 232))
+    (found,) = found_in(outputs, file, [(100, 200, 128, 232)])
     assert found.box_px == (100, 210, 128, 232)
     assert (found.kind, found.tile_px) == (1, (100, 200, 128, 232))
 
@@ -85,7 +86,7 @@ def test_a_models_own_scores_are_suppressed(tmp_path):
     file = DetectorFile.open(save_onnx(tmp_path / "a.onnx"))
     boxes = np.array([[[0, 0, 10, 10], [1, 0, 11, 10], [40, 40, 50, 50]]], np.float32)
     scores = np.array([[[0.5, 0], [0.8, 0], [0, 0.7]]], np.float32)
-    found = found_in({"boxes": boxes, "scores": scores}, file, (0, 0, 64, 64))
+    found = found_in({"boxes": boxes, "scores": scores}, file, [(0, 0, 64, 64)])
     assert [(one.kind, round(one.score, 3)) for one in found] == [(0, 0.8), (1, 0.7)]
 
 
