@@ -258,8 +258,13 @@ def check_match(
     check_planes("reference", reference, frame)
     if not 0 <= radius <= MAX_SHIFT:
         raise ValueError(f"radius={radius} is not in 0..{MAX_SHIFT} px")
-    check_shifts("patches", patches, (len(patches), 2), max(frame.shape))
-    check_shifts("base", base, (len(patches), 2), max(frame.shape))
+    for name, places in (("patches", patches), ("base", base)):
+        if places.dtype != np.int32 or places.shape != (len(patches), 2):
+            raise ValueError(
+                f"{name} is {places.dtype} of shape={places.shape}; give ({len(patches)}, 2) int32"
+            )
+        if not places.flags.c_contiguous:
+            raise ValueError(f"{name} has strides={places.strides}; give it in C order")
     if len(patches) and (patches.min() < 0 or (patches.max(0) >= cell_grid(*frame.shape)).any()):
         raise ValueError(f"patches reach {patches.min(0)}..{patches.max(0)}, outside the cells")
 

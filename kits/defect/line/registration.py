@@ -33,6 +33,8 @@ WORTH = 5.0
 MOST_GAIN = 1.25  # that makes up for a darker lamp
 # A part that fits that much worse than the last ones is looked for everywhere.
 WORSE_TIMES, WORSE_LEVELS = 1.3, 1.0
+_LEVEL = np.diag([0.0, 0.1, 0.1])
+_CORNERS = np.array([[1, down, right] for down in (-1, 1) for right in (-1, 1)])
 BLOCKS_A_CELL = (CELL // 2) ** 2
 
 
@@ -157,6 +159,9 @@ class Registration:
         return Placement(shifts, (float(place[0, 0]), float(place[0, 1])), mismatch, found.gain)
 
     def _of_plane(self, place: np.ndarray) -> np.ndarray:
+        corners = np.clip(_whole(_CORNERS @ place), -MAX_SHIFT, MAX_SHIFT)
+        if (corners == corners[0]).all():
+            return np.tile(corners[0], (*self._grid, 1))
         shifts = _whole(self._cell_design @ place).reshape(*self._grid, 2)
         return np.clip(shifts, -MAX_SHIFT, MAX_SHIFT)
 
@@ -189,8 +194,11 @@ class Registration:
             if is_near.sum() < 6:
                 break
             place = _fit(self._anchor_design[is_near], shifts[is_near])
-            is_near = is_seen & (np.abs(self._anchor_design @ place - shifts).max(1) <= limit)
-            is_exact = bool(is_near.sum() >= is_seen.sum() - 1)
+            off = np.abs(self._anchor_design @ place - shifts).max(1)
+            is_near = is_seen & (off <= limit)
+            is_exact = bool((is_seen & (off > FIT_PX)).sum() <= 1)
+            if is_exact:
+                break
         # How bright the part is can be told only where it lies.
         there = _whole(self._anchor_design @ place)
         brightness = match(frame, self._reference, self._anchors, there, 0, gain)[1]
@@ -199,11 +207,20 @@ class Registration:
         return Plane(place, mismatch, gain, is_exact, is_beyond)
 
     def _common(self, sums: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
-        """Where all anchors together fit best, and its fraction."""
-        total = sums.sum(0, dtype=np.int64)[None]
-        still = np.zeros(2, np.int32)
-        best, fraction, _ = _best(total, radius, still, len(sums) * BLOCKS_A_CELL)
-        return best[0], fraction[0]
+        """Where all anchors together fit best, and its fraction; as `_best`, for one."""
+        total = sums.sum(0, dtype=np.int64)
+        y, x = divmod(int(total.argmin()), 2 * radius + 1)
+        worth = 1 + WORTH / math.sqrt(len(sums) * BLOCKS_A_CELL)
+        if total[radius, radius] <= worth * total[y, x]:
+            y = x = radius
+        fraction = (0.0, 0.0)
+        if 0 < y < 2 * radius and 0 < x < 2 * radius:
+            here = float(total[y, x])
+            fraction = (
+                _vertex(float(total[y - 1, x]), here, float(total[y + 1, x])),
+                _vertex(float(total[y, x - 1]), here, float(total[y, x + 1])),
+            )
+        return np.array([y - radius, x - radius], np.int32), np.array(fraction)
 
     def _rest(self, frame: np.ndarray, place: np.ndarray) -> np.ndarray:
         """(R, C, 2) int32: the shift of each cell, near the plane."""
@@ -264,12 +281,18 @@ def _middle(values: np.ndarray) -> np.ndarray:
 
 def _fit(design: np.ndarray, shifts: np.ndarray) -> np.ndarray:
     # A little weight for "neither turned nor stretched", which few anchors cannot know.
-    normal = design.T @ design + np.diag([0.0, 0.1, 0.1])
+    normal = design.T @ design + _LEVEL
     return np.linalg.solve(normal, design.T @ shifts)
 
 
 def _whole(shifts: np.ndarray) -> np.ndarray:
     return np.rint(shifts).astype(np.int32)
+
+
+def _vertex(before: float, here: float, after: float) -> float:
+    """Where a V through three sums is lowest: its sides are as steep."""
+    rise = max(before - here, after - here, 1.0)
+    return min(max((before - after) / (2 * rise), -0.5), 0.5)
 
 
 def _best(
@@ -301,7 +324,6 @@ def _best(
     )  # fmt: skip
     fraction = np.zeros(best.shape)
     for axis, (before, after) in enumerate(sides):
-        # A sum of absolute differences is a V: its sides are as steep.
         rise = np.maximum(np.maximum(before, after) - here, 1)
         fraction[:, axis] = (before.astype(np.float64) - after) / (2 * rise)
     fraction[(inner != best).any(1)] = 0

@@ -30,7 +30,7 @@ class Looked:
     @property
     def stain_levels(self) -> np.ndarray:
         """(R, C) float32: how far each cell's mean is from the envelope's middle."""
-        return self.counts.excess / np.maximum(self.counts.seen, 1).astype(np.float32)
+        return self.counts.excess.astype(np.float32) / np.maximum(self.counts.seen, 1)
 
 
 class FrameTriage:
