@@ -184,7 +184,7 @@ def boards(*, quick: bool) -> Found:
     images = DeepPcbImages(cfg)
     names = [name for split in ("train", "validation", "test") for name in images.names(split)]
     names = names[:: 50 if quick else 1]
-    base = Limits(outside_levels=128, slight_levels=100)
+    base = Limits(outside_levels=128, slight_levels=100, most_gain=1.0)
     rows, peers = [], {name: [] for name in PEERS}
     for name in names:
         image = images.load(name)

@@ -88,12 +88,16 @@ class Limits:
     stain_levels: float = 255.0
     # Grey levels between part and template above which there is no such part.
     mismatch_levels: float = 255.0
+    # By how much a darker or brighter lamp is made up for; 1: not at all, as for black and white.
+    most_gain: float = 1.25
 
     def __post_init__(self) -> None:
         """Check ranges."""
         for name in ("outside_blocks", "slight_blocks", "ridge_blocks", "stain_levels"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"limits.{name}={getattr(self, name)} is not positive")
+        if not 1 <= self.most_gain <= 2:
+            raise ValueError(f"limits.most_gain={self.most_gain} is not from 1 to 2")
         levels = (self.slight_levels, self.outside_levels, *self.ridge_contrasts)
         if len(levels) != 6 or not 0 <= min(levels) <= max(levels) <= 255:
             raise ValueError(f"limits have levels={levels}, not six in 0..255")

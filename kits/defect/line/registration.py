@@ -108,13 +108,20 @@ class Placement:
 class Registration:
     """Follows parts of one template; remembers where the last one lay."""
 
-    def __init__(self, template: np.ndarray, mismatch_levels: float | None = None) -> None:
+    def __init__(
+        self,
+        template: np.ndarray,
+        mismatch_levels: float | None = None,
+        most_gain: float = MOST_GAIN,
+    ) -> None:
         """Choose what to look for.
 
         Args:
             template: (H, W) uint8 of a good part.
             mismatch_levels: below which a part was found; None: each is looked for everywhere.
+            most_gain: that makes up for a darker lamp; as much for a brighter one.
         """
+        self._most_gain = most_gain
         self._mismatch_levels = mismatch_levels
         self._grid = cell_grid(*template.shape)
         self._reference = to_planes(block_means(template), 0)
@@ -170,7 +177,7 @@ class Registration:
         gain = self._last_gain
         if self._usual is None:
             brightness = match(frame, self._reference, self._anchors, base, 0)[1]
-            gain = _gain(self._brightness, brightness, GAIN_ONE)
+            gain = self._gain(brightness, GAIN_ONE)
         if radius > FOLLOW_PX:
             sums, _ = match(frame, self._reference, self._anchors, base, radius, gain)
             base = base + self._common(sums, radius)[0]
@@ -202,9 +209,15 @@ class Registration:
         # How bright the part is can be told only where it lies.
         there = _whole(self._anchor_design @ place)
         brightness = match(frame, self._reference, self._anchors, there, 0, gain)[1]
-        gain = _gain(self._brightness, brightness, gain)
+        gain = self._gain(brightness, gain)
         is_beyond = bool(np.abs(common).max() == FOLLOW_PX)
         return Plane(place, mismatch, gain, is_exact, is_beyond)
+
+    def _gain(self, found: np.ndarray, gain_before: int) -> int:
+        """From sums at the anchors; those out of view are 0."""
+        ratios = self._brightness[found > 0] / found[found > 0]
+        gain = float(_middle(ratios)) * gain_before / GAIN_ONE if len(ratios) else 1.0
+        return round(GAIN_ONE * min(max(gain, 1 / self._most_gain), self._most_gain))
 
     def _common(self, sums: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
         """Where all anchors together fit best, and its fraction; as `_best`, for one."""
@@ -264,13 +277,6 @@ def _design(patches: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """(P, 3): 1, and the place of each patch in -1..1 of the frame."""
     centre = (np.array(grid) - 1) / 2
     return np.column_stack([np.ones(len(patches)), (patches - centre) / np.maximum(centre, 1)])
-
-
-def _gain(wanted: np.ndarray, found: np.ndarray, gain_before: int) -> int:
-    """From sums at the anchors; those out of view are 0."""
-    ratios = wanted[found > 0] / found[found > 0]
-    gain = float(_middle(ratios)) * gain_before / GAIN_ONE if len(ratios) else 1.0
-    return round(GAIN_ONE * min(max(gain, 1 / MOST_GAIN), MOST_GAIN))
 
 
 def _middle(values: np.ndarray) -> np.ndarray:

@@ -87,5 +87,9 @@ def test_refuses_zones_and_limits_that_cannot_be():
         Zone("line", ((0.0, 0.0), (1.0, 1.0)))
     with pytest.raises(ValueError, match="names no one zone"):
         Zone("*", CORNER.polygon_px)
+    with pytest.raises(ValueError, match=r"most_gain=0\.5"):
+        Limits(most_gain=0.5)
+    with pytest.raises(ValueError, match="slight_levels=9 is above outside_levels=8"):
+        Limits(slight_levels=9, outside_levels=8)
     with pytest.raises(ValueError, match="max_length_mm=-1"):
         Rule(max_length_mm=-1)
