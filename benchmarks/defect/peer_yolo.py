@@ -72,8 +72,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--epochs", type=int, help="instead of minutes")
     parser.add_argument("--size-px", type=int, default=320)
+    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(options.threads)
     ultralytics = import_ultralytics()
     images = open_images(SOURCES[options.source](path=options.path))
     with tempfile.TemporaryDirectory() as name:
@@ -101,6 +102,7 @@ def main() -> None:
         "data": images.name,
         "size_px": options.size_px,
         "train_s": round(seconds),
+        "threads": options.threads,
         "num_parameters": sum(p.numel() for p in model.model.parameters()),
         **map_metrics(hits),
         "f_at_iou_0.33_best": best_threshold(hits)[1],

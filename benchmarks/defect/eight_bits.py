@@ -1,0 +1,122 @@
+"""What eight bits cost: a run's bundles in float32 and in int8 on its test images.
+
+    python -m benchmarks.defect.eight_bits runs/defect/<time>
+
+Exports both where they are missing, asks every target of both that runs here for each test image,
+and compares mAP on the same images: intervals come from drawing images again, for both alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.defect.study import RESULTS, Study, write_part
+from benchmarks.serve.study import print_table
+from core.compress.config import CompressConfig
+from core.convert.config import ExportConfig, TargetConfig
+from edge.bundle import Bundle
+from edge.pipeline import Pipeline
+from kits.defect.data.load import open_images
+from kits.defect.detecting import Network
+from kits.defect.evaluation import look, settings_of
+from kits.defect.exportable import train_config
+from kits.defect.exporting import BUNDLE, export_checked
+from kits.defect.metrics.average_precision import Hits, hits_of, map_metrics
+from kits.defect.metrics.bootstrap import intervals
+from kits.defect.trained import load_run_network, read_facts
+
+TARGETS = ["x86_64-ort-cpu", "x86_64-openvino-cpu"]
+BITS = {
+    "float32": ("export", CompressConfig()),
+    "int8": ("export-int8", CompressConfig(is_quantized=True)),
+}
+KEYS = ("map50", "map50_95")
+
+
+def measure(run: Path, study: Study) -> dict[str, Any]:
+    """Scores of the trained network and of each target of both bundles.
+
+    Returns:
+        `rows`, name -> map50 and map50_95, with `.loss` in points against the trained network and
+        its `.loss.low` and `.loss.high`, 95 %.
+    """
+    facts = read_facts(run)
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    images = open_images(train_config(config).data)
+    names, settings = images.names("test"), settings_of(facts)
+
+    def hits(network: Network, name: str) -> list[Hits]:
+        study.say(f"{len(names)} test images: {name}")
+        return [hits_of(one) for one in look(images, names, network, settings)]
+
+    reference = hits(load_run_network(run), "the trained network")
+    rows = {"trained": {key: map_metrics(reference)[key] for key in KEYS}}
+    for bits, (folder, compress) in BITS.items():
+        path = run / folder / BUNDLE
+        if not path.exists():
+            study.say(f"exporting {bits}")
+            export_checked(
+                ExportConfig(
+                    run=str(run), output=str(path.parent), target=TargetConfig(TARGETS),
+                    compress=compress,
+                )
+            )  # fmt: skip
+        bundle = Bundle.open(path)
+        for target in TARGETS:
+            found = hits(Pipeline.open(bundle, device=target).predict, f"{bits}, {target}")
+            rows[f"{bits}, {target}"] = _beside(reference, found)
+    return {
+        "data": images.name, "data_sha256": images.fingerprint, "num_images": len(names),
+        "model": facts["model"], "num_parameters": facts["num_parameters"], "rows": rows,
+    }  # fmt: skip
+
+
+def _beside(reference: Sequence[Hits], found: Sequence[Hits]) -> dict[str, float]:
+    """Scores, and the points that they are below the reference's on the same images."""
+
+    def losses(pairs: Sequence[tuple[Hits, Hits]]) -> dict[str, float]:
+        before, after = (map_metrics([pair[k] for pair in pairs]) for k in (0, 1))
+        return {f"{key}.loss": 100 * (before[key] - after[key]) for key in KEYS}
+
+    pairs = list(zip(reference, found, strict=True))
+    scores = map_metrics(found)
+    return {**{key: scores[key] for key in KEYS}, **losses(pairs), **intervals(pairs, losses)}
+
+
+def show(found: dict[str, Any]) -> None:
+    """For people."""
+    print_table(
+        f"{found['num_images']} test images of {found['data']}, {found['model']}",
+        ("", "mAP50", "mAP50-95", "points of mAP50 lost", "95 %"),
+        [
+            (name, f"{row['map50']:.4f}", f"{row['map50_95']:.4f}",
+             *((f"{row['map50.loss']:.2f}",
+                f"{row['map50.loss.low']:.2f} to {row['map50.loss.high']:.2f}")
+               if "map50.loss" in row else (None, None)))
+            for name, row in found["rows"].items()
+        ],
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Measure one run."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.defect.eight_bits",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, help="folder of a finished training run")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    found = measure(options.run, Study())
+    write_part(f"eight_bits, {found['data']}", found, options.results, quick=False)
+    show(found)
+
+
+if __name__ == "__main__":
+    main()
