@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+BLOCK = 256  # boxes that are compared with each other at once
+
 
 def nms(
     boxes: np.ndarray,
@@ -52,19 +54,36 @@ def nms(
 
 
 def _greedy(boxes: np.ndarray, classes: np.ndarray, iou: float, max_boxes: int) -> list[int]:
-    x1, y1, x2, y2 = boxes.T
-    areas = (x2 - x1) * (y2 - y1)
-    alive = np.ones(len(boxes), bool)
+    # In blocks, best first: mostly the first few fill the result, however many boxes there are.
     kept: list[int] = []
-    for best in range(len(boxes)):
-        if not alive[best]:
-            continue
-        kept.append(best)
-        if len(kept) == max_boxes:
-            break
-        width = np.minimum(x2[best], x2) - np.maximum(x1[best], x1)
-        height = np.minimum(y2[best], y2) - np.maximum(y1[best], y1)
-        overlap = np.maximum(width, 0) * np.maximum(height, 0)
-        union = areas[best] + areas - overlap
-        alive &= ~((overlap > iou * union) & (classes == classes[best]))
+    for first in range(0, len(boxes), BLOCK):
+        block = np.arange(first, min(first + BLOCK, len(boxes)))
+        is_alive = ~_covers(boxes, classes, np.array(kept, np.int64), block, iou).any(0)
+        block = block[is_alive]
+        covered = _covers(boxes, classes, block, block, iou)
+        is_alive = np.ones(len(block), bool)
+        for at, place in enumerate(block.tolist()):
+            if not is_alive[at]:
+                continue
+            kept.append(place)
+            if len(kept) == max_boxes:
+                return kept
+            is_alive &= ~covered[at]
     return kept
+
+
+def _covers(
+    boxes: np.ndarray, classes: np.ndarray, better: np.ndarray, others: np.ndarray, iou: float
+) -> np.ndarray:
+    """(better, others): whether a better box overlaps another of its class too much."""
+    first, second = boxes[better][:, None], boxes[others][None]
+    low = np.maximum(first[..., :2], second[..., :2])
+    high = np.minimum(first[..., 2:], second[..., 2:])
+    overlap = np.maximum(high - low, 0).prod(-1)
+    union = _areas(first) + _areas(second) - overlap
+    is_same = classes[better][:, None] == classes[others][None]
+    return (overlap > iou * union) & is_same
+
+
+def _areas(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
