@@ -1,3 +1,5 @@
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,17 +17,34 @@ VERBS = sorted(
     if "launch(" in file.read_text(encoding="utf-8")
 )
 
-# Runs `python -m <module> <arguments>`, or only imports the module; then tells what came along.
-PROBE = f"""
-import importlib, runpy, sys
-how, module, *arguments = sys.argv[1:]
+# Has loaded only what comes from outside and is light. Asked in JSON, it forks a process that has
+# seen nothing of the project, which imports modules or runs one like `python -m`; then it tells
+# what came along.
+NURSERY = f"""
+import importlib, json, os, runpy, sys, tempfile
+import hydra, numpy, prometheus_client, starlette.applications, uvicorn
+for line in sys.stdin:
+    streams = [tempfile.TemporaryFile("w+", encoding="utf-8") for _ in range(2)]
+    if (child := os.fork()) == 0:
+        break
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    for stream in streams:
+        stream.seek(0)
+    print(json.dumps([code, *(stream.read() for stream in streams)]), flush=True)
+else:
+    sys.exit()
+os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+for number, stream in enumerate(streams, start=1):
+    os.dup2(stream.fileno(), number)
+how, *names = json.loads(line)
 code = 0
 try:
     if how == "import":
-        importlib.import_module(module)
+        for name in names:
+            importlib.import_module(name)
     else:
-        sys.argv[1:] = arguments
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        sys.argv[1:] = names[1:]
+        runpy.run_module(names[0], run_name="__main__", alter_sys=True)
 except SystemExit as stopped:
     code = stopped.code or 0
 print("heavy:", sorted({set(HEAVY)} & set(sys.modules)))
@@ -33,15 +52,27 @@ sys.exit(code)
 """
 
 
-def probe(how, module, *arguments):
-    return subprocess.run(
-        [sys.executable, "-c", PROBE, how, module, *arguments],
+@pytest.fixture(scope="module")
+def probe():
+    """`probe("import", *modules)`, `probe("run", module, *arguments)`: the process that did it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", NURSERY],
         cwd=ROOT,
-        capture_output=True,
+        # Without threads of its own, which a fork would lose.
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=60,
-    )
+    ) as nursery:
+
+        def probe(how, *names):
+            nursery.stdin.write(json.dumps([how, *names]) + "\n")
+            nursery.stdin.flush()
+            code, *texts = json.loads(nursery.stdout.readline())
+            return subprocess.CompletedProcess(names, code, *texts)
+
+        yield probe
+        nursery.stdin.close()
 
 
 def module_name(file):
@@ -57,27 +88,18 @@ def torch_free_modules():
 
 
 @pytest.mark.parametrize("module", list(torch_free_modules()))
-def test_device_and_server_code_loads_nothing_heavy(module):
+def test_device_and_server_code_loads_nothing_heavy(probe, module):
     result = probe("import", module)
     assert (result.returncode, result.stdout) == (0, "heavy: []\n"), result.stderr
 
 
-def test_all_of_the_line_loads_nothing_heavy():
+def test_all_of_the_line_loads_nothing_heavy(probe):
     files = [*(ROOT / "kits/defect/line").rglob("*.py"), *(ROOT / "kernels/triage").rglob("*.py")]
     # The verbs that run beside the line.
     verbs = ("inspect.py", "learn.py", "optics.py")
     files += [file for file in (ROOT / "kits/defect").glob("*.py") if file.name in verbs]
     modules = [module_name(file) for file in sorted(files)]
-    code = f"""
-import importlib, sys
-for module in {modules}:
-    importlib.import_module(module)
-print("heavy:", sorted({{*{HEAVY}}} & set(sys.modules)))
-"""
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+    result = probe("import", *modules)
     assert (result.returncode, result.stdout) == (0, "heavy: []\n"), result.stderr
 
 
@@ -86,7 +108,7 @@ def test_there_are_verbs():
 
 
 @pytest.mark.parametrize("module", VERBS)
-def test_help_loads_nothing_heavy(module):
+def test_help_loads_nothing_heavy(probe, module):
     result = probe("run", module, "--help")
     assert result.returncode == 0, result.stderr
     assert f"usage: python -m {module}" in result.stdout
@@ -104,7 +126,7 @@ def test_help_loads_nothing_heavy(module):
         (["data.label_delay_days=-1"], ["data.label_delay_days=-1.0"]),
     ],
 )
-def test_a_mistake_ends_before_anything_heavy_is_loaded(arguments, words):
+def test_a_mistake_ends_before_anything_heavy_is_loaded(probe, arguments, words):
     result = probe("run", "kits.fraud.train", *arguments)
     assert result.returncode == 2
     assert result.stdout == "heavy: []\n"
@@ -114,7 +136,7 @@ def test_a_mistake_ends_before_anything_heavy_is_loaded(arguments, words):
         assert word in result.stderr
 
 
-def test_the_usual_command_line_is_composed():
+def test_the_usual_command_line_is_composed(probe):
     result = probe(
         "run", "kits.fraud.train", "trainer=smoke", "data=handbook", "optim.lr=3e-4", "--cfg", "job"
     )
