@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.defect.scratches import STAGES, table_rows
 from benchmarks.serve.page import STYLE
 
 
@@ -120,4 +121,34 @@ def _streams(part: Mapping[str, Any]) -> str:
     return f"<h2>{heading}</h2>{_where(part)}{table(columns, rows)}"
 
 
-PARTS = {"cameras": _cameras, "region": _region, "recall": _recall, "streams": _streams}
+def _scratches(part: Mapping[str, Any]) -> str:
+    rejects, pod = part["false_reject"]["all"], part["pod"]
+    text = (
+        f"<p>Wanted: {part['goal']:.1%} found, stretch {part['stretch']:.1%}, at 1 % of clean "
+        f"parts rejected. Rejected at the score {part['threshold']:.3f}, chosen on other clean "
+        f"parts: {rejects['rejected']} of {rejects['parts']}, with 95 % certainty at most "
+        f"{rejects['upper_95']:.2%}. Stages: a cell on the scratch is flagged; the detector shows "
+        "it at any score; at that score; the verdict has it.</p>"
+    )
+    columns = ("scratches", "number", *STAGES, "verdict, lower bound")
+    tables = [table(columns, table_rows(part))]
+    for name, curve in pod.items():
+        rows = [[one["from"], one["scratches"], one["found"], one["lower_95"]]
+                for one in curve["bins"]]  # fmt: skip
+        told = ", ".join(f"{key} = {curve[key]:.3g}" for key in ("a90", "a90_95") if key in curve)
+        tables.append(f"<h3>By {html.escape(name)}: {told or 'no curve'}</h3>")
+        tables.append(table(("from", "scratches", "found", "lower bound"), rows))
+    heading = (
+        f"Scratches of {part['width_mm']:g} mm at a field of view of {part['fov_mm']:g} mm, "
+        "whole 4K parts"
+    )
+    return f"<h2>{heading}</h2>{_where(part)}{text}{''.join(tables)}"
+
+
+PARTS = {
+    "cameras": _cameras,
+    "region": _region,
+    "recall": _recall,
+    "streams": _streams,
+    "scratches": _scratches,
+}
