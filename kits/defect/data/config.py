@@ -33,7 +33,7 @@ class RenderedData(DataConfig):
     # Another seed is another set of parts.
     seed: int = 0
     # Images of each split.
-    num_train: int = 1200
+    num_train: int = 2000
     num_validation: int = 150
     num_test: int = 300
     # Size of an image; smaller than the sensor: cut from a random place of its frame.
@@ -52,8 +52,9 @@ class RenderedData(DataConfig):
     # Template against image: shift up to so many pixels, light different by up to this share.
     template_shift_px: float = 0.7
     template_light: float = 0.02
-    # Kinds of defects, drawn with equal chance.
+    # Kinds of defects; scratches, the hardest, are drawn this often, the others alike.
     defects: tuple[str, ...] = DEFECTS
+    scratch_share: float = 0.4
     # Share of images without any defect, and the mean number of defects in the others, as far as
     # they find room on the part.
     clean: float = 0.25
@@ -89,6 +90,7 @@ class RenderedData(DataConfig):
                 "template_shift_px": (0, 8),
                 "template_light": (0, 0.5),
                 "clean": (0, 1),
+                "scratch_share": (0, 1),
                 "mean_defects": (1, 50),
             },
         )

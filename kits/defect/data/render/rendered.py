@@ -129,7 +129,7 @@ def _damages(cfg: RenderedData, scene: Scene, part: Part, rng: np.random.Generat
     taken: list[tuple[float, float, float, float]] = []
     damages = []
     for _ in range(count):
-        kind = str(rng.choice(cfg.defects))
+        kind = str(rng.choice(cfg.defects, p=_chances(cfg)))
         for _ in range(TRIES):
             damage = _drawn(cfg, kind, scene, rng)
             if damage is not None and _is_free(cfg, damage, part, taken):
@@ -137,6 +137,15 @@ def _damages(cfg: RenderedData, scene: Scene, part: Part, rng: np.random.Generat
                 damages.append(damage)
                 break
     return damages
+
+
+def _chances(cfg: RenderedData) -> list[float]:
+    """Of each kind of `cfg.defects`."""
+    others = len(cfg.defects) - 1
+    if "scratch" not in cfg.defects or not others:
+        return [1 / len(cfg.defects)] * len(cfg.defects)
+    rest = (1 - cfg.scratch_share) / others
+    return [cfg.scratch_share if kind == "scratch" else rest for kind in cfg.defects]
 
 
 def _drawn(cfg: RenderedData, kind: str, scene: Scene, rng: np.random.Generator) -> Damage | None:

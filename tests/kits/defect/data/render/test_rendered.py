@@ -113,6 +113,20 @@ def test_only_wanted_defects_and_surfaces_are_drawn():
     assert {float(w) for image in images for w in image.widths_mm} == {np.float32(0.2)}
 
 
+def test_scratches_are_drawn_as_often_as_they_should_be():
+    cfg = replace(SMALL, clean=0.0, mean_defects=3.0)
+    scratch = DEFECTS.index("scratch")
+    shares = [
+        np.concatenate(
+            [load(replace(cfg, scratch_share=share), number).classes for number in range(12)]
+        )
+        == scratch
+        for share in (0.0, 0.9)
+    ]
+    assert not shares[0].any()
+    assert shares[1].mean() > 0.6
+
+
 def test_clean_is_a_share_of_the_images():
     counts = [len(load(replace(SMALL, clean=0.5), number).classes) for number in range(30)]
     assert 8 <= counts.count(0) <= 22
