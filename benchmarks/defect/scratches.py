@@ -5,15 +5,17 @@ training, and no two kinds of parts share a surface's grain. Each product's reci
 20 good parts; `kits.defect.learn` asks the optics first, and so does this. A part goes through what
 the line's processes call, in this process, one after the other and without a deadline: triage,
 tiles, detector, merge. There are no rules: any defect rejects a part, and so does a part that the
-triage refuses. One threshold for all products and classes: the lowest score at which at most 0.5 %
-of the clean validation parts are rejected. It is then applied once, to clean test parts and to
-parts with some 12 scratches each, 0.2 mm wide, 2 to 20 mm long, of the renderer's own range of
-contrasts. A scratch is found as in `kits.defect.metrics.lines.hits`: a defect of any class overlaps
-it by a third, or lies with its middle on it.
+triage refuses. One threshold for all products and classes: the lowest score at which the clean
+validation parts prove with 95 % certainty that at most 1 % of such parts is rejected (none of 300
+may be). It is then applied once, to clean test parts and to parts with some 12 scratches each,
+0.2 mm wide, 2 to 20 mm long, of the renderer's own range of contrasts. A scratch is found as in
+`kits.defect.metrics.lines.hits`: a defect of any class overlaps it by a third, or lies with its
+middle on it.
 
 Stages: the triage flags a cell on the scratch; the detector shows it in a tile at any score that
-leaves the bundle; at the threshold; the merged defects of the verdict do. Every tile of some of the
-same parts, at the same threshold, says what the triage costs.
+leaves the bundle, which is by chance where boxes are many; at the threshold; the merged defects of
+the verdict do. Every tile of some of the same parts, at the same threshold, says what the triage
+costs.
 """
 
 from __future__ import annotations
@@ -52,8 +54,6 @@ from kits.defect.metrics.proportions import lower_bound, upper_bound
 from kits.defect.planes import planes_of
 
 GOAL, STRETCH, REJECTED = 0.98, 0.992, 0.01
-# Of clean validation parts: half of what is allowed, since others may differ.
-ALLOWED = 0.005
 CLEAR = 3.0  # contrast-to-noise from which a scratch is said to be visible
 PRODUCTS = (0, 1, 2)
 BATCH = 8
@@ -210,16 +210,19 @@ def _told_of(recipe: Recipe) -> dict[str, Any]:
     return {name: recipe.notes[name] for name in names}
 
 
-def choose_threshold(worst: Sequence[float], allowed: float = ALLOWED) -> float:
-    """The lowest score at which no more than a share of clean parts is rejected.
+def choose_threshold(worst: Sequence[float]) -> float:
+    """The lowest score at which clean parts prove that at most a hundredth is rejected.
 
     Args:
-        worst: the highest score of each.
-        allowed: that share.
+        worst: the highest score of each; of 299 or more with 95 % certainty, of fewer none may be
+            rejected, which proves less.
     """
     falling = np.sort(np.asarray(worst, np.float32))[::-1]
-    highest = falling[int(allowed * len(falling))]
-    return max(LOWEST_SCORE, float(np.nextafter(highest, np.float32(np.inf))))
+    number, rejected = len(falling), 0
+    while upper_bound(rejected + 1, number) <= REJECTED:
+        rejected += 1
+    above = float(np.nextafter(falling[rejected], np.float32(np.inf)))
+    return max(LOWEST_SCORE, above)
 
 
 @dataclass(frozen=True)
