@@ -5,6 +5,7 @@ the recipe of each product. Made once and kept under build/defect/scratches (up 
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import sys
 from dataclasses import dataclass, fields
@@ -138,7 +139,8 @@ def tell(text: str, *, is_last: bool = False) -> None:
 def _write(file: Path, image: LabelledImage) -> None:
     every = {entry.name: getattr(image, entry.name) for entry in fields(image)}
     arrays: dict[str, Any] = {k: one for k, one in every.items() if isinstance(one, np.ndarray)}
-    part = file.with_suffix(".part.npz")
+    # Several processes may render at once.
+    part = file.with_suffix(f".{os.getpid()}.npz")
     np.savez(part, **arrays)
     part.replace(file)
 
