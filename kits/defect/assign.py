@@ -77,7 +77,7 @@ def assign(
     if not len(candidates):
         return Assigned(candidates, candidates)
     is_near, boxes = is_near[:, candidates], boxes[candidates]
-    alike = likeness(truths[:, None], boxes[None], cfg)
+    alike = likeness(boxes[None], truths[:, None], cfg)
     cost = _class_cost(scores[candidates], classes) - OVERLAP_COST * torch.log(alike + 1e-8)
     cost = cost + FAR * ~is_near
     alike = alike * is_near
@@ -95,11 +95,11 @@ def assign(
     return Assigned(candidates[taken], cheapest[taken])
 
 
-def likeness(first: Tensor, second: Tensor, cfg: LossConfig) -> Tensor:
+def likeness(found: Tensor, true: Tensor, cfg: LossConfig) -> Tensor:
     """IoU and Wasserstein distance, mixed as the configuration says; in [0, 1]."""
-    alike = iou(first, second)
+    alike = iou(found, true)
     if cfg.nwd_share:
-        near = wasserstein(first, second, cfg.nwd_px)
+        near = wasserstein(found, true, cfg.nwd_px)
         alike = (1 - cfg.nwd_share) * alike + cfg.nwd_share * near
     return alike
 

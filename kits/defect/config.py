@@ -26,7 +26,7 @@ def detector_trainer() -> TrainerConfig:
 
 def detector_optim() -> OptimConfig:
     """Few steps from nothing: a high rate, and the mean of the last weights."""
-    return OptimConfig(lr=2e-3, warmup_steps=200, clip_norm=10.0, ema_decay=0.998)
+    return OptimConfig(lr=2e-3, warmup_steps=200, clip_norm=10.0, ema_decay=0.997)
 
 
 @dataclass

@@ -70,7 +70,7 @@ def _head_losses(
     boxes = found.boxes[image, place]
     # Real boxes come first in their row, so that places among them are places in the row.
     true_boxes, true_classes = batch["boxes"][image, truth].float(), batch["classes"][image, truth]
-    quality = likeness(boxes.detach(), true_boxes, cfg)
+    quality = _quality(boxes, true_boxes, image * batch["classes"].shape[1] + truth, cfg)
     number = max(len(place), 1)
     share = cfg.nwd_share
     apart = (1 - share) * (1 - complete_iou(boxes, true_boxes))
@@ -93,6 +93,25 @@ def _head_losses(
         )
     weights = {"box": cfg.box, "classes": cfg.classes, "objectness": cfg.objectness}
     return torch.stack([weights[name] * part for name, part in parts.items()]).sum(), parts
+
+
+def _quality(found: Tensor, true: Tensor, which: Tensor, cfg: LossConfig) -> Tensor:
+    """(M,) what a prediction's score should be: how good it is beside the best of its true box.
+
+    The best one is told 1, however bad: boxes of long thin defects are bad for long, and scores
+    that said so would teach a network that there is no defect.
+
+    Args:
+        found: (M, 4) predicted boxes.
+        true: (M, 4) theirs.
+        which: (M,) int64 number of the true box in the batch.
+        cfg: how overlap is measured.
+    """
+    alike = likeness(found.detach(), true, cfg)
+    if not len(which):
+        return alike
+    best = alike.new_zeros(int(which.max()) + 1).scatter_reduce(0, which, alike, "amax")
+    return alike / best[which].clamp_min(1e-6)
 
 
 def _focused(logits: Tensor, target: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ class LossConfig:
     # Share of the normalised Wasserstein distance beside CIoU, in assignment and loss: it also
     # tells apart boxes of a few pixels that do not overlap.
     nwd_share: float = 0.5
-    # A distance of so many pixels between Gaussian boxes counts 1/e; about the size of defects.
+    # A distance as long as the true box's side, but at least so many pixels, counts 1/e.
     nwd_px: float = 12.0
     # Predictions within so many cells of a true box's centre may be assigned to it.
     radius: float = 2.5

@@ -40,20 +40,24 @@ def complete_iou(first: Tensor, second: Tensor) -> Tensor:
     return overlap - distance - weight * shape
 
 
-def wasserstein(first: Tensor, second: Tensor, scale_px: float) -> Tensor:
+def wasserstein(found: Tensor, true: Tensor, least_px: float) -> Tensor:
     """exp(-distance / scale) of the boxes as Gaussians (NWD, arXiv 2110.13389).
 
+    The scale, a distance that counts 1/e, is the true box's side (of a square of its area): with
+    one scale for all, large boxes would be infinitely far from each other.
+
     Args:
-        first: boxes.
-        second: boxes.
-        scale_px: the distance that counts 1/e.
+        found: boxes.
+        true: boxes.
+        least_px: of the scale.
     Returns:
         (...) in (0, 1].
     """
-    apart = _centre(first) - _centre(second)
-    sides = (_sides(first) - _sides(second)) / 2
+    apart = _centre(found) - _centre(true)
+    sides = (_sides(found) - _sides(true)) / 2
     square = apart.square().sum(-1) + sides.square().sum(-1)
-    return torch.exp(-torch.sqrt(square + EPS) / scale_px)
+    scale = _area(true).sqrt().clamp_min(least_px)
+    return torch.exp(-torch.sqrt(square + EPS) / scale)
 
 
 def _sides(box: Tensor) -> Tensor:

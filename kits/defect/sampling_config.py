@@ -12,7 +12,7 @@ class SamplingConfig:
     # Side of a sample, a multiple of 32.
     size_px: int = 320
     # Small: on a processor a sample costs the same in any batch, and more steps learn more.
-    batch_size: int = 4
+    batch_size: int = 8
     # Samples of an epoch; null: as many as there are tiles.
     samples_per_epoch: int | None = 3200
     # Flips and quarter turns.
