@@ -27,7 +27,7 @@ class LearnConfig:
     smallest_defect_mm: float = 0.2
     smallest_length_mm: float | None = None
     # Share of the cells of good parts that may be flagged; the detector looks at those.
-    flagged_share: float = 0.02
+    flagged_share: float = 0.002
     # From trigger to verdict.
     deadline_ms: float = 500.0
     # What the detector looks at, how far its tiles overlap, and how many cells it sees unflagged.

@@ -43,7 +43,7 @@ class LearnSettings:
     mm_per_px: float
     smallest_defect_mm: float
     # Share of the cells of good parts that may be flagged.
-    flagged_share: float = 0.02
+    flagged_share: float = 0.002
 
     @property
     def outside_blocks(self) -> int:
