@@ -5,6 +5,7 @@ the recipe of each product. Made once and kept under build/defect/scratches (up 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import shutil
 import sys
@@ -16,6 +17,7 @@ import numpy as np
 
 from benchmarks.defect.subject import BUILD, HEIGHT, WIDTH
 from core.kit import Split
+from kits.defect import learning
 from kits.defect.data.config import RenderedData
 from kits.defect.data.image_set import LabelledImage
 from kits.defect.data.render.rendered import RenderedImages
@@ -86,15 +88,16 @@ class Parts:
             ValueError: the optics cannot show the smallest defect.
         """
         optics()
-        made_of = self._images("good").fingerprint[:16]
-        path = FOLDER / f"recipe-{self.product}-{number}-{made_of}.zip"
+        settings = LearnSettings(f"product {self.product}", FOV_MM / WIDTH, WIDTH_MM)
+        text = f"{self._images('good').fingerprint} {settings} {number}"
+        made_of = hashlib.sha256(text.encode() + Path(learning.__file__).read_bytes()).hexdigest()
+        path = FOLDER / f"recipe-{self.product}-{made_of[:16]}.zip"
         if not path.exists():
             frames = {}
             for at in range(number):
                 tell(f"good parts of product {self.product}: {at + 1} of {number}")
                 frames[f"good {at}"] = self.load("good", at).pixels
             tell(f"learning the recipe of product {self.product}", is_last=True)
-            settings = LearnSettings(f"product {self.product}", FOV_MM / WIDTH, WIDTH_MM)
             write_recipe(learn_recipe(frames, settings), path)
         return read_recipe(path)
 
