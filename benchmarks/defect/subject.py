@@ -19,7 +19,7 @@ BUILD = ROOT / "build" / "defect"
 WIDTH, HEIGHT = 3840, 2160
 PRODUCT = 3
 NUM_GOOD, NUM_FRAMES = 20, 48
-BAD_SHARE = 0.5
+BAD_SHARE, MEAN_DEFECTS = 0.5, 2.0
 REGION_PX = 640
 # Sensors of 4K look at so much of a part where 0.2 mm are 3 pixels.
 FOV_MM = 256.0
@@ -118,6 +118,7 @@ def _frames(number: int, *, clean: bool = False) -> tuple[Path, list[list[list[f
         num_train=number,
         num_test=number,
         clean=1.0 if clean else 1 - BAD_SHARE,
+        mean_defects=MEAN_DEFECTS,
         optics=OpticsConfig(fov_mm=FOV_MM),
     )
     images = RenderedImages(cfg)

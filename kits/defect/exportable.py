@@ -172,11 +172,17 @@ def _damaged(surface: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def train_config(config: Mapping[str, Any]) -> DefectTrainConfig:
-    """The part of a run's config.yaml that decides which images it saw."""
+    """The part of a run's config.yaml that decides which images it saw.
+
+    Raises:
+        ValueError: an earlier version wrote it, whose images were others.
+    """
     from kits.defect.kit import KIT
 
     given = config["data"]
     cls = KIT.groups["data"][given["name"]]
+    if missing := [f.name for f in fields(cls) if f.init and f.name not in given]:
+        raise ValueError(f"config.yaml does not say data.{', data.'.join(missing)}; train again")
     data = cls(**{f.name: _value(f.type, given[f.name]) for f in fields(cls) if f.init})
     cfg = DefectTrainConfig(data=data)
     cfg.trainer.smoke = bool(config["trainer"]["smoke"])

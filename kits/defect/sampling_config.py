@@ -32,7 +32,7 @@ class SamplingConfig:
     # Share of samples that are drawn around a defect; the others lie anywhere.
     around_defect: float = 0.7
     # Images that the validation split is scored on while training, spread evenly over it.
-    max_validation: int = 200
+    max_validation: int = 100
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -56,9 +56,9 @@ class RenderedData(DataConfig):
     defects: tuple[str, ...] = DEFECTS
     scratch_share: float = 0.4
     # Share of images without any defect, and the mean number of defects in the others, as far as
-    # they find room on the part.
+    # they find room on the part: more than parts have, since images take time to learn from.
     clean: float = 0.25
-    mean_defects: float = 2.0
+    mean_defects: float = 6.0
     # Of scratches: widths and lengths on the part, and how far brightness changes, as a share.
     scratch_width_mm: tuple[float, float] = (0.15, 0.4)
     scratch_length_mm: tuple[float, float] = (2.0, 20.0)
