@@ -111,10 +111,10 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", type=Path, help="folder of a finished training run")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, default=RESULTS.with_name("defect_int8.json"))
     options = parser.parse_args()
     found = measure(options.run, Study())
-    write_part(f"eight_bits, {found['data']}", found, options.results, quick=False)
+    write_part(found["data"], found, options.results, quick=False)
     show(found)
 
 
