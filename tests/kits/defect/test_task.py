@@ -11,7 +11,7 @@ from kits.defect.task import DefectTask, collate
 def test_it_learns_to_find_rectangles(rectangles, train_config, tmp_path):
     cfg = train_config()
     cfg.trainer = replace(cfg.trainer, num_threads=1)
-    cfg.sampling = replace(cfg.sampling, samples_per_epoch=480, batch_size=8)
+    cfg.sampling = replace(cfg.sampling, samples_per_epoch=720, batch_size=8)
     cfg.optim = replace(cfg.optim, lr=6e-3, clip_norm=10.0)
     task = DefectTask(rectangles(), cfg)
     before = task.evaluate("validation")
