@@ -82,8 +82,8 @@ def _covers(
     overlap = np.maximum(high - low, 0).prod(-1)
     union = _areas(first) + _areas(second) - overlap
     is_same = classes[better][:, None] == classes[others][None]
-    return (overlap > iou * union) & is_same
+    return np.asarray((overlap > iou * union) & is_same)
 
 
 def _areas(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    return np.asarray((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]))
