@@ -56,7 +56,7 @@ def _cameras(part: Mapping[str, Any]) -> str:
         p99 = [window["p99"] for window in row["windows"] if window]
         rows.append(
             [
-                *(name, row["asked_fps"], row["inspected_fps"], row["triggers"]),
+                *(name, row["seconds"], row["asked_fps"], row["inspected_fps"], row["triggers"]),
                 *(row["unaccounted"], row["states"].get("UNINSPECTED", 0)),
                 *(row["latency_ms"]["p50"], row["latency_ms"]["p99"]),
                 f"{min(p99):.1f} to {max(p99):.1f}" if p99 else None,
@@ -64,10 +64,10 @@ def _cameras(part: Mapping[str, Any]) -> str:
             ]
         )
     columns = (
-        "goal", "fps asked of each", "inspected", "triggers", "unaccounted", "UNINSPECTED",
-        "p50 ms", "p99 ms", "p99 of thirds", "p99 wanted", "cores used", "tiles a part",
+        "goal", "seconds", "fps asked of each", "inspected", "triggers", "unaccounted",
+        "UNINSPECTED", "p50 ms", "p99 ms", "p99 of thirds", "p99 wanted", "cores used", "tiles a part",
     )  # fmt: skip
-    heading = f"8 x 3840 x 2160 mono8 from memory, {part['seconds']:g} s each"
+    heading = "8 x 3840 x 2160 mono8 from memory"
     return f"<h2>{heading}</h2>{_where(part)}{table(columns, rows)}"
 
 
