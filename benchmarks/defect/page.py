@@ -65,7 +65,8 @@ def _cameras(part: Mapping[str, Any]) -> str:
         )
     columns = (
         "goal", "seconds", "fps asked of each", "inspected", "triggers", "unaccounted",
-        "UNINSPECTED", "p50 ms", "p99 ms", "p99 of thirds", "p99 wanted", "cores used", "tiles a part",
+        "UNINSPECTED", "p50 ms", "p99 ms", "p99 of thirds", "p99 wanted",
+        "cores used", "tiles a part",
     )  # fmt: skip
     heading = "8 x 3840 x 2160 mono8 from memory"
     return f"<h2>{heading}</h2>{_where(part)}{table(columns, rows)}"
