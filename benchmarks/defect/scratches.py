@@ -7,7 +7,8 @@ the line's processes call, in this process, one after the other and without a de
 tiles, detector, merge. There are no rules: any defect rejects a part, and so does a part that the
 triage refuses. One threshold for all products and classes: the lowest score at which the clean
 validation parts prove with 95 % certainty that at most 1 % of such parts is rejected (none of 300
-may be). It is then applied once, to clean test parts and to parts with some 12 scratches each,
+may be); beside it, `at_a_hundredth` is where just one in a hundred of them is rejected. It is then
+applied once, to clean test parts and to parts with some 12 scratches each,
 0.2 mm wide, 2 to 20 mm long, of the renderer's own range of contrasts. A scratch is found as in
 `kits.defect.metrics.lines.hits`: a defect of any class overlaps it by a third, or lies with its
 middle on it.
@@ -225,6 +226,13 @@ def choose_threshold(worst: Sequence[float]) -> float:
     return max(LOWEST_SCORE, above)
 
 
+def allowed_threshold(worst: Sequence[float]) -> float:
+    """The lowest score at which at most a hundredth of these clean parts is rejected."""
+    falling = np.sort(np.asarray(worst, np.float32))[::-1]
+    above = float(np.nextafter(falling[int(REJECTED * len(falling))], np.float32(np.inf)))
+    return max(LOWEST_SCORE, above)
+
+
 @dataclass(frozen=True)
 class Rows:
     """Scratches of some parts: what they are, and which stage showed them."""
@@ -303,7 +311,8 @@ def summarise(looked: dict[str, dict[str, list[Looked]]]) -> dict[str, Any]:
     def every(kind: str) -> list[Looked]:
         return [one for kinds in looked.values() for one in kinds[kind]]
 
-    threshold = choose_threshold([one.worst for one in every("validation")])
+    worst = [one.worst for one in every("validation")]
+    threshold = choose_threshold(worst)
     rows = {name: rows_of(kinds["scratched"], threshold) for name, kinds in looked.items()}
     rows = {"all": rows_of(every("scratched"), threshold), **rows}
     clear = {name: some.where(some.sizes["contrast_to_noise"] >= CLEAR)
@@ -318,6 +327,7 @@ def summarise(looked: dict[str, dict[str, list[Looked]]]) -> dict[str, Any]:
         "false_reject": {name: _rejects(some, threshold) for name, some in clean.items()},
         "scratches": {name: some.told() for name, some in rows.items()},
         "clear_scratches": {name: some.told() for name, some in clear.items()},
+        "at_a_hundredth": _at(allowed_threshold(worst), every),
         "pod": {
             **{name: _pod(rows["all"], name) for name in ("contrast_to_noise", "length_mm")},
             "width_mm": _pod(widths, "width_mm"),
@@ -358,6 +368,19 @@ def _pod(rows: Rows, name: str) -> dict[str, Any]:
     return {**{key: round(value, 4) for key, value in fitted.items()}, "bins": bins}
 
 
+def _at(threshold: float, every: Callable[[str], list[Looked]]) -> dict[str, Any]:
+    """Another threshold: what it finds, and what it rejects."""
+    rows = rows_of(every("scratched"), threshold)
+    clear = rows.where(rows.sizes["contrast_to_noise"] >= CLEAR)
+    return {
+        "threshold": threshold,
+        "validation": _rejects(every("validation"), threshold),
+        "false_reject": _rejects(every("clean"), threshold),
+        "scratches": rows.told(),
+        "clear_scratches": clear.told(),
+    }
+
+
 def _every_tile(every: Callable[[str], list[Looked]], threshold: float) -> dict[str, Any]:
     """The same parts twice: as the line looks at them, and every tile."""
     whole = every("scratched, every tile")
@@ -384,6 +407,13 @@ def show_scratches(found: dict[str, Any]) -> None:
     print(
         f"clean parts rejected: {rejects['rejected']} of {rejects['parts']} "
         f"(at most {rejects['upper_95']:.2%}) at score {found['threshold']:.3f}"
+    )
+    other = found["at_a_hundredth"]
+    print(
+        f"where 1 % of validation parts is rejected, {other['threshold']:.3f}: "
+        f"{other['scratches'].get('verdict')} of scratches, lower bound "
+        f"{other['scratches'].get('lower_95')}; {other['false_reject']['rejected']} of "
+        f"{other['false_reject']['parts']} clean parts rejected"
     )
     for name, row in found["pod"].items():
         told = ", ".join(f"{key} {row[key]:.3g}" for key in ("a90", "a90_95") if key in row)
