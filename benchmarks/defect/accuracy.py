@@ -53,7 +53,7 @@ def row_of_run(run: Path) -> dict[str, Any]:
 def row_of_peer(file: Path) -> dict[str, Any]:
     """What `peer_yolo` printed at its end."""
     text = file.read_text()
-    found: dict[str, Any] = json.loads(text[text.index("\n{\n") :].rpartition("\n}")[0] + "\n}")
+    found, _ = json.JSONDecoder().raw_decode(text, text.index('{\n "model"'))
     return {**found, "whole_s": found["train_s"]}
 
 
