@@ -201,7 +201,7 @@ async def test_overload_is_told_and_what_is_told_in_time_is_right(tmp_path):
         rest = [(0, await line.trigger(camera)) for camera in (0, 1, 0)]
         assert not line.alarms.active
     told = accounted(line, verdicts + rest)
-    # A part alone takes longer than its share of a busy line: five times that is not five times all.
+    # A part alone takes longer than its share of a busy line: five times that is not all of five.
     assert told["UNINSPECTED"] > 0.2 * len(load.tasks)
     assert told["NG"] > 20
     assert "OK" not in told
