@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 async def test_a_minute_of_everything_that_can_go_wrong(tmp_path):
     """Any process is killed, the detector replaced, frames fall over, each again and again."""
     chance = random.Random(0)
-    files = [save_onnx(tmp_path / f"{at}.onnx", level=30.0 + at) for at in range(2)]
+    files = [save_onnx(tmp_path / f"{at}.onnx", level=31.0 + at) for at in range(2)]
     config = StationConfig(
         triage=FAKE_TRIAGE,
         triage_workers=2,
@@ -71,7 +71,8 @@ async def test_a_minute_of_everything_that_can_go_wrong(tmp_path):
     # A kill may fall upon what another one has just brought up, or the machine be busy.
     assert len(alone) <= 0.03 * len(verdicts)
     assert swapped
-    assert len({verdict.model for _, verdict in verdicts if verdict.model}) == 3
+    # The one that it began with, and as many of the two others as chance put in.
+    assert len({verdict.model for _, verdict in verdicts if verdict.model}) == 1 + min(swapped, 2)
 
 
 ON_A_SMALL_DISK = """
