@@ -150,13 +150,13 @@ class Cascade:
             return planes_of(pixels)
         across, down = (round(shift) for shift in shift_px)
         template = self._recipe.arrays["template"]
-        return planes_of(pixels, inspection._template(template, tile, across, down))
+        return planes_of(pixels, inspection.moved_template(template, tile, across, down))
 
 
 def run_scratches(study: Study, detector: Path | None) -> dict[str, Any]:
     """Look at all parts once, choose the threshold, then count."""
     numbers = QUICK if study.quick else Numbers()
-    file, is_trained = subject._detector(detector)
+    file, is_trained = subject.choose_detector(detector)
     start, start_cpu = time.perf_counter(), time.process_time()
     report = optics()
     looked: dict[str, dict[str, list[Looked]]] = {}

@@ -52,7 +52,7 @@ def subject(detector: Path | None, *, quick: bool = False) -> Subject:
     number = 8 if quick else NUM_FRAMES
     frames, truth = _frames(number)
     recipe = _recipe(8 if quick else NUM_GOOD)
-    file, is_trained = _detector(detector)
+    file, is_trained = choose_detector(detector)
     return Subject(frames, recipe, file, truth, is_trained)
 
 
@@ -140,7 +140,7 @@ def _frames(number: int, *, clean: bool = False) -> tuple[Path, list[list[list[f
     return path, boxes
 
 
-def _detector(given: Path | None) -> tuple[Path, bool]:
+def choose_detector(given: Path | None) -> tuple[Path, bool]:
     if given is not None:
         return given, True
     found = sorted((ROOT / "runs" / "defect").glob("*/export/*.ebundle"))

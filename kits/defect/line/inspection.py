@@ -284,7 +284,7 @@ class Inspection:
         if not service.file.has_template:
             return planes_of(pixels)
         right, down = (round(shift) for shift in cells.shift_px)
-        return planes_of(pixels, _template(recipe.arrays["template"], box, right, down))
+        return planes_of(pixels, moved_template(recipe.arrays["template"], box, right, down))
 
     def _count(
         self,
@@ -416,7 +416,7 @@ def _why(error: BaseException) -> str:
     return str(error)
 
 
-def _template(template: np.ndarray, box: Box, right: int, down: int) -> np.ndarray:
+def moved_template(template: np.ndarray, box: Box, right: int, down: int) -> np.ndarray:
     """What the template has where a tile lies; its own border goes on beyond it."""
     left, top, end, bottom = box
     rows = np.clip(np.arange(top - down, bottom - down), 0, template.shape[0] - 1)

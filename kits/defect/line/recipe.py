@@ -21,6 +21,7 @@ import numpy as np
 
 FORMAT = 1
 EVERY = "*"
+MOST_GAIN = 1.25  # that makes up for a darker lamp
 MAX_JSON_BYTES = 1 << 20
 MAX_ARRAY_BYTES = 1 << 28
 
@@ -89,7 +90,7 @@ class Limits:
     # Grey levels between part and template above which there is no such part.
     mismatch_levels: float = 255.0
     # By how much a darker or brighter lamp is made up for; 1: not at all, as for black and white.
-    most_gain: float = 1.25
+    most_gain: float = MOST_GAIN
 
     def __post_init__(self) -> None:
         """Check ranges."""

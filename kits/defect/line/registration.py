@@ -19,6 +19,7 @@ from itertools import pairwise
 import numpy as np
 
 from kernels.triage import CELL, GAIN_ONE, MAX_SHIFT, block_means, cell_grid, match, to_planes
+from kits.defect.line.recipe import MOST_GAIN
 
 MOST_GROUPS = 100  # up to which each cell may have a patch of its own
 ANCHORS_A_SIDE = 5
@@ -30,7 +31,6 @@ FIT_PX = 1.0  # and of the plane, in the end
 # A movement has to be better than staying by so many standard deviations of noise, about: cells
 # that are flat, or whose grain is another on each part, stay where the others are.
 WORTH = 5.0
-MOST_GAIN = 1.25  # that makes up for a darker lamp
 # A part that fits that much worse than the last ones is looked for everywhere.
 WORSE_TIMES, WORSE_LEVELS = 1.3, 1.0
 _LEVEL = np.diag([0.0, 0.1, 0.1])

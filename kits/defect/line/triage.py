@@ -45,7 +45,10 @@ class FrameTriage:
         _check(recipe)
         self._limits = recipe.limits
         self._size = recipe.height_px, recipe.width_px
-        self._registration = Registration(recipe.arrays["template"], recipe.limits.mismatch_levels)
+        limits = recipe.limits
+        self._registration = Registration(
+            recipe.arrays["template"], limits.mismatch_levels, limits.most_gain
+        )
         self._low = to_planes(recipe.arrays["low"], 0)
         self._high = to_planes(recipe.arrays["high"], 255)
         self._stain_levels = recipe.arrays["stain_levels"]
