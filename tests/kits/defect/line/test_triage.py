@@ -91,6 +91,14 @@ def test_a_lamp_that_is_brighter_or_darker_flags_nothing(triage, lamp):
     assert triage.look(frame).flagged[1, 3]
 
 
+def test_a_lamp_is_made_up_for_as_far_as_the_recipe_says(tmp_path):
+    limits = replace(LIMITS, most_gain=1.0, mismatch_levels=255.0)
+    write_recipe(replace(recipe(), limits=limits), tmp_path / "strict.recipe")
+    strict = open_triage(read_recipe(tmp_path / "strict.recipe"))
+    frame = (view(seed=4) * 1.1).round().clip(0, 255).astype(np.uint8)
+    assert strict.look(frame).flagged.mean() > 0.5
+
+
 def test_says_that_there_is_no_such_part(triage):
     with pytest.raises(ValueError, match=r"mismatch=.* there is no part of this product"):
         triage.look(np.random.default_rng(1).integers(0, 255, (256, 290), np.uint8))
